@@ -1,5 +1,5 @@
-// The contract between the lazy graph and a backend. Plain data and function pointers: a backend includes this header and
-// nothing else of the graph's, and hands the graph a BackendApi inside a capsule named kBackendCapsule.
+// The contract between the lazy graph and a backend. Plain data and function pointers: a backend includes this header
+// and nothing else of the graph's, and hands the graph a BackendApi inside a capsule named kBackendCapsule.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -31,8 +31,8 @@ inline void release(Buffer* b) {
     if (b && --b->refs == 0) b->destroy(b);
 }
 
-// A Python number that entered the graph, or a floating-point attribute of an op. Which member holds the value follows from
-// the dtype: bool and integers use i, real floats f, complex64 c.
+// A Python number that entered the graph, or a floating-point attribute of an op. Which member holds the value follows
+// from the dtype: bool and integers use i, real floats f, complex64 c.
 union Scalar {
     std::int64_t i;
     double f;
@@ -51,19 +51,20 @@ struct OutputBinding {
 
 // One evaluation of one plan. Arrays are owned by the caller and valid during the call only.
 struct LaunchRequest {
-    const std::int64_t* sizes;         // the tape's sizes, in tape order
+    const std::int64_t* sizes;  // the tape's sizes, in tape order
     std::size_t n_sizes;
-    const Scalar* scalars;             // the tape's scalars, in tape order
+    const Scalar* scalars;  // the tape's scalars, in tape order
     std::size_t n_scalars;
     Buffer* const* leaves;             // one per leaf, in tape order
     const std::int64_t* leaf_offsets;  // bytes from leaves[i]->ptr
     std::size_t n_leaves;
-    OutputBinding* outputs;            // one per output, in tape order; filled by the backend
+    OutputBinding* outputs;  // one per output, in tape order; filled by the backend
     std::size_t n_outputs;
-    std::uint64_t ticket;              // filled by the backend: what wait() takes to wait for this evaluation
+    std::uint64_t ticket;  // filled by the backend: what wait() takes to wait for this evaluation
 };
 
-// Functions return 0, or -1 with a Python exception set. All are called with the GIL held; wait and synchronize may drop it.
+// Functions return 0, or -1 with a Python exception set. All are called with the GIL held; wait and synchronize may
+// drop it.
 struct BackendApi {
     int abi;
     int (*launch)(_object* plan, LaunchRequest* request);

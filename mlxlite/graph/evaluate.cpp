@@ -1,0 +1,238 @@
+#include "mlxlite/graph/evaluate.h"
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+#include <stdexcept>
+
+#include "mlxlite/graph/array_type.h"
+#include "mlxlite/graph/host.h"
+#include "mlxlite/graph/primitive.h"
+#include "mlxlite/graph/tape_view.h"
+
+namespace mlxlite {
+
+namespace {
+
+std::array<Backend, 2>& backends() {
+    static auto* all = new std::array<Backend, 2>;
+    return *all;
+}
+
+// One evaluation at a time. The lock is taken with the GIL dropped, so that whoever holds it can finish.
+class EvaluationLock {
+  public:
+    EvaluationLock() {
+        if (mutex().try_lock()) return;
+        Py_BEGIN_ALLOW_THREADS;
+        mutex().lock();
+        Py_END_ALLOW_THREADS;
+    }
+    ~EvaluationLock() { mutex().unlock(); }
+
+  private:
+    static std::recursive_mutex& mutex() {
+        static auto* m = new std::recursive_mutex;
+        return *m;
+    }
+};
+
+PyObject* sizes_list(PlanEntry* entry, const Tape& tape) {
+    if (!entry->last_sizes_list || entry->last_sizes != tape.sizes) {
+        PyObject* list = PyList_New(static_cast<Py_ssize_t>(tape.sizes.size()));
+        if (!list) throw PythonError{};
+        for (std::size_t i = 0; i < tape.sizes.size(); ++i)
+            PyList_SET_ITEM(list, static_cast<Py_ssize_t>(i), PyLong_FromLongLong(tape.sizes[i]));
+        Py_XSETREF(entry->last_sizes_list, list);
+        entry->last_sizes = tape.sizes;
+    }
+    return entry->last_sizes_list;
+}
+
+void become_leaf(Node* node, Buffer* buffer, std::uint64_t ticket) {
+    node->buffer = buffer;
+    node->ticket = ticket;
+}
+
+void run_on_host(PyObject* plan, PlanEntry* entry, const Tape& tape) {
+    PyObject* scalars = PyList_New(static_cast<Py_ssize_t>(tape.scalars.size()));
+    for (std::size_t i = 0; i < tape.scalars.size(); ++i)
+        PyList_SET_ITEM(scalars, static_cast<Py_ssize_t>(i), scalar_to_python(tape.scalar_dtypes[i], tape.scalars[i]));
+    PyObject* leaves = PyList_New(static_cast<Py_ssize_t>(tape.leaves.size()));
+    for (std::size_t i = 0; i < tape.leaves.size(); ++i)
+        PyList_SET_ITEM(leaves, static_cast<Py_ssize_t>(i),
+                        Py_NewRef(ndarray_of(tape.entries[tape.leaves[i]].node->buffer)));
+    PyObject* sizes = Py_NewRef(sizes_list(entry, tape));
+    static PyObject* run = PyUnicode_InternFromString("run");
+    PyObject* results = PyObject_CallMethodObjArgs(plan, run, sizes, scalars, leaves, nullptr);
+    Py_DECREF(sizes);
+    Py_DECREF(scalars);
+    Py_DECREF(leaves);
+    if (!results) throw PythonError{};
+    if (!PyList_CheckExact(results) || static_cast<std::size_t>(PyList_GET_SIZE(results)) != tape.outputs.size()) {
+        Py_DECREF(results);
+        throw std::runtime_error("the CPU plan returned a wrong number of results");
+    }
+    for (std::size_t i = 0; i < tape.outputs.size(); ++i)
+        become_leaf(tape.entries[tape.outputs[i]].node,
+                    host_buffer(PyList_GET_ITEM(results, static_cast<Py_ssize_t>(i))), 0);
+    Py_DECREF(results);
+}
+
+void set_strides(Node* node, const std::int64_t* strides) {
+    std::int64_t expected = 1;
+    bool contiguous = true;
+    for (int d = node->rank - 1; d >= 0; --d) {
+        if (node->shape[d] != 1 && strides[d] != expected) contiguous = false;
+        expected *= node->shape[d];
+    }
+    if (contiguous || node->size() == 0) return;
+    node->strides = new std::int64_t[node->rank];
+    std::copy(strides, strides + node->rank, node->strides);
+}
+
+void run_on_device(const BackendApi* api, PyObject* plan, const Tape& tape) {
+    std::vector<Buffer*> leaves(tape.leaves.size());
+    std::vector<std::int64_t> offsets(tape.leaves.size());
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+        leaves[i] = tape.entries[tape.leaves[i]].node->buffer;
+        offsets[i] = tape.entries[tape.leaves[i]].node->offset;
+    }
+    std::vector<OutputBinding> outputs(tape.outputs.size());
+    LaunchRequest request{tape.sizes.data(), tape.sizes.size(), tape.scalars.data(), tape.scalars.size(), leaves.data(),
+                          offsets.data(),    leaves.size(),     outputs.data(),      outputs.size(),      0};
+    if (api->launch(plan, &request)) throw PythonError{};
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+        Node* node = tape.entries[tape.outputs[i]].node;
+        become_leaf(node, outputs[i].buffer, request.ticket);
+        node->offset = outputs[i].offset;
+        set_strides(node, outputs[i].strides);
+    }
+}
+
+void run_segment(std::span<Node* const> ops, std::span<Node* const> roots) {
+    Device device = ops.front()->device;
+    Backend& where = backend(device);
+    for (Node* op : ops)
+        for (int i = 0; i < op->n_inputs; ++i)
+            if (Node* input = op->inputs[i]; input->role == Role::leaf) move_to(input, device);
+    Tape tape;
+    tape.device = device;
+    build_tape(tape, ops, roots);
+    PlanEntry* entry = where.plans.find(tape.key);
+    if (!entry) {
+        PyObject* view = make_tape_view(tape);
+        PyObject* plan = PyObject_CallOneArg(where.lower, view);
+        Py_DECREF(view);
+        if (!plan) throw PythonError{};
+        entry = where.plans.insert(tape.key, plan);
+        Py_DECREF(plan);
+    }
+    PyObject* plan = Py_NewRef(entry->plan);
+    try {
+        if (where.api)
+            run_on_device(where.api, plan, tape);
+        else
+            run_on_host(plan, entry, tape);
+    } catch (...) {
+        Py_DECREF(plan);
+        throw;
+    }
+    Py_DECREF(plan);
+    std::vector<NodeRef> outputs;  // detaching one output may otherwise free the next
+    for (auto index : tape.outputs) outputs.push_back(NodeRef::share(tape.entries[index].node));
+    for (auto& output : outputs) detach_inputs(output.get());
+}
+
+// Ops of several devices: a level is a run that one device can do before another continues.
+void run_levels(std::span<Node* const> ops, std::span<Node* const> roots) {
+    std::uint32_t deepest = 0;
+    for (Node* op : ops) {
+        op->level = 0;
+        for (int i = 0; i < op->n_inputs; ++i)
+            if (Node* input = op->inputs[i]; input->role == Role::op)
+                op->level = std::max(op->level, input->level + (input->device != op->device ? 1 : 0));
+        deepest = std::max(deepest, op->level);
+    }
+    std::vector<NodeRef> keep;
+    std::vector<Node*> all(ops.begin(), ops.end());
+    std::vector<std::uint32_t> levels;
+    std::vector<Device> devices;
+    for (Node* op : all) {
+        keep.push_back(NodeRef::share(op));
+        levels.push_back(op->level);
+        devices.push_back(op->device);
+    }
+    for (std::uint32_t level = 0; level <= deepest; ++level)
+        for (Device device : {Device::cpu, Device::gpu}) {
+            std::vector<Node*> segment;
+            for (std::size_t i = 0; i < all.size(); ++i)
+                if (levels[i] == level && devices[i] == device && all[i]->role == Role::op) segment.push_back(all[i]);
+            if (!segment.empty()) run_segment(segment, roots);
+        }
+}
+
+}  // namespace
+
+Backend* registered(Device device) {
+    Backend& b = backends()[static_cast<int>(device)];
+    return b.lower ? &b : nullptr;
+}
+
+Backend& backend(Device device) {
+    if (Backend* b = registered(device)) return *b;
+    const char* name = device == Device::cpu ? "cpu" : "gpu";
+    if (hooks().load_backend) {
+        PyObject* result = PyObject_CallFunction(hooks().load_backend, "s", name);
+        if (!result) throw PythonError{};
+        Py_DECREF(result);
+    }
+    if (Backend* b = registered(device)) return *b;
+    throw std::runtime_error(std::string("no backend is registered for the device ") + name);
+}
+
+void register_backend(Device device, PyObject* lower, PyObject* capsule) {
+    const BackendApi* api = nullptr;
+    if (capsule && capsule != Py_None) {
+        api = static_cast<const BackendApi*>(PyCapsule_GetPointer(capsule, kBackendCapsule));
+        if (!api) throw PythonError{};
+        if (api->abi != kBackendAbi) throw std::runtime_error("the backend was built for another version of mlxlite");
+        Py_INCREF(capsule);
+    }
+    Backend& b = backends()[static_cast<int>(device)];
+    b.plans.clear();
+    Py_XSETREF(b.lower, Py_NewRef(lower));
+    b.api = api;
+    b.capsule = capsule;
+}
+
+void evaluate(std::span<Node* const> roots, bool wait) {
+    {
+        EvaluationLock lock;
+        std::vector<Node*> ops = pending_below(roots);
+        if (!ops.empty()) {
+            bool one_device = std::ranges::all_of(ops, [&](Node* op) { return op->device == ops[0]->device; });
+            if (one_device)
+                run_segment(ops, roots);
+            else
+                run_levels(ops, roots);
+        }
+    }
+    if (!wait) return;
+    const Node* last = nullptr;
+    for (const Node* root : roots)
+        if (root->role == Role::leaf && root->ticket && (!last || root->ticket > last->ticket)) last = root;
+    if (last) wait_for(last);
+}
+
+void wait_for(const Node* node) {
+    if (!node->ticket || !node->buffer || node->buffer->device != Device::gpu) return;
+    if (backend(Device::gpu).api->wait(node->ticket)) throw PythonError{};
+}
+
+void synchronize_all() {
+    if (Backend* gpu = registered(Device::gpu))
+        if (gpu->api && gpu->api->synchronize()) throw PythonError{};
+}
+
+}  // namespace mlxlite

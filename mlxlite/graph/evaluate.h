@@ -1,0 +1,22 @@
+// From a pending graph to evaluated arrays: tape, plan, launch.
+#pragma once
+#include <Python.h>
+
+#include <span>
+
+#include "mlxlite/graph/plan_cache.h"
+#include "mlxlite/graph/tape.h"
+
+namespace mlxlite {
+
+// Evaluates the roots and every pending node below them that something else holds. On an exception every array is as
+// before, apart from parts on other devices that were already done.
+void evaluate(std::span<Node* const> roots, bool wait);
+void wait_for(const Node* node);
+void synchronize_all();
+
+Backend& backend(Device device);  // throws when none is registered and none can be
+void register_backend(Device device, PyObject* lower, PyObject* capsule);
+Backend* registered(Device device);
+
+}  // namespace mlxlite
