@@ -1,0 +1,175 @@
+// A plan: what to do for every call with one key, and the executables made of it so far.
+//
+// Binding splits in two. What a launch depends on from outside (sizes, addresses, scalars) is its *signature*; an
+// executable that was last bound to the same signature is launched as it is. Otherwise the *block*, all parameters of
+// all nodes in one run of bytes, is computed and the nodes whose bytes differ are patched.
+#pragma once
+#include <Python.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "backend_cuda/runtime/driver.h"
+#include "backend_cuda/runtime/matmul.h"
+#include "backend_cuda/runtime/memory.h"
+#include "backend_cuda/runtime/module.h"
+#include "mlxlite/graph/backend_api.h"
+
+namespace mlxlite::cuda {
+
+enum class SizeOp : std::uint8_t { constant, add, sub, mul, cdiv, div, mod, max, min };
+struct SizeStep {
+    SizeOp op;
+    std::int64_t a, b;
+};
+
+struct BufferSpec {
+    enum class Kind : std::uint8_t { leaf, arena, output, constant } kind;
+    std::uint32_t index;  // leaf index, size register, or index of the constant
+};
+
+struct Place {
+    std::uint32_t buffer;
+    std::uint32_t offset;  // register, in bytes
+};
+
+struct KernelArgument {
+    enum class Kind : std::uint8_t { pointer, i64, i32, f32, f64, s64, c64 } kind;
+    std::uint32_t index;   // buffer, register or scalar slot
+    std::uint32_t offset;  // pointer: register, in bytes
+};
+
+struct KernelWork {
+    std::shared_ptr<Function> function;
+    std::uint32_t grid[3];  // registers
+    std::uint32_t block[3];
+    std::uint32_t shared;  // register
+    std::vector<KernelArgument> arguments;
+    bool pdl = false;  // may start before its only predecessor has finished; the kernel itself waits
+};
+
+inline constexpr std::uint32_t kNone = UINT32_MAX;
+
+struct MatmulWork {
+    Place a, b, c, d;  // c.buffer may be kNone
+    std::uint32_t m, n, k, batch, lda, ldb, ldc, ldd;
+    std::uint32_t batch_stride_a, batch_stride_b, batch_stride_c, batch_stride_d;  // registers
+    std::uint32_t alpha, beta;                                                     // scalar slots or kNone
+    MatmulDtype dtype;
+    bool trans_a, trans_b;
+    std::int64_t workspace_offset = 0, workspace_bytes = 0;
+};
+
+struct LibraryWork {
+    PyObject* callback;  // owned by the plan
+    std::vector<Place> places;
+    std::vector<std::uint32_t> registers;
+    std::vector<std::uint32_t> slots;
+};
+
+struct PlanNode {
+    std::string label;
+    std::variant<KernelWork, MatmulWork, LibraryWork> work;
+    std::vector<std::uint32_t> before;
+    std::size_t begin = 0, end = 0;  // of its parameters in the block, in 8-byte words
+};
+
+struct OutputSpec {
+    Place place;
+    std::vector<std::uint32_t> strides;  // registers
+};
+
+// What Python's tuples are parsed into.
+struct PlanSpec {
+    std::size_t n_sizes = 0, n_scalars = 0;
+    std::vector<SizeStep> program;
+    std::vector<BufferSpec> buffers;
+    std::vector<std::string> constants;
+    std::vector<PlanNode> nodes;
+    std::vector<OutputSpec> outputs;
+
+    std::size_t n_registers() const { return n_sizes + program.size(); }
+};
+
+// Places every node's parameters in the block, and gives every matmul node its share of the workspace: nodes that may
+// run at the same time get different shares; where there are more of those than shares, an edge is added.
+void lay_out(PlanSpec& spec);
+
+class Plan {
+  public:
+    explicit Plan(PlanSpec spec);  // takes over the callbacks
+    ~Plan();
+    Plan(const Plan&) = delete;
+    Plan& operator=(const Plan&) = delete;
+
+    void launch(LaunchRequest& request);
+
+    std::size_t n_nodes() const { return spec_.nodes.size(); }
+    std::size_t n_executables() const { return executables_.size(); }
+    std::size_t arena_bytes() const { return arena_bytes_; }
+    std::span<PyObject* const> callbacks() const { return callbacks_; }
+    void clear_callbacks();
+
+    static constexpr std::size_t kMaxExecutables = 4;
+
+  private:
+    using Words = std::vector<std::uint64_t>;
+    // The graph an executable was made from; its node handles name the nodes when patching.
+    struct Template {
+        Graph graph;
+        std::vector<CUgraphNode> nodes;
+        Words block;
+    };
+    struct Executable {
+        GraphExec exec;
+        std::shared_ptr<Template> source;
+        Words block;
+        Words signature;
+        std::uint64_t last_use = 0;
+    };
+
+    void evaluate_registers(const std::int64_t* sizes);
+    void compute_signature(const LaunchRequest& request);
+    void compute_block(const LaunchRequest& request);
+    void write_kernel(const KernelWork& work, const LaunchRequest& request, std::uint64_t* words) const;
+    void write_matmul(const MatmulWork& work, const LaunchRequest& request, std::uint64_t* words) const;
+    Executable& choose();
+    Executable& instantiate(std::shared_ptr<Template> source);
+    std::shared_ptr<Template> build_template();
+    bool patch(Executable& executable);
+    CUgraph child_graph(const PlanNode& node, const std::uint64_t* words, Graph* owner) const;
+    CUdeviceptr address(const Place& place) const {
+        return bases_[place.buffer] + static_cast<CUdeviceptr>(registers_[place.offset]);
+    }
+
+    PlanSpec spec_;
+    std::vector<PyObject*> callbacks_;
+    std::vector<BufferRef> constants_;
+    bool constants_uploaded_ = false;
+    std::size_t block_words_ = 0;
+
+    bool evaluated_ = false;
+    std::vector<std::int64_t> registers_;  // the first n_sizes are the sizes of the last call
+    std::vector<std::size_t> arena_offsets_;
+    std::size_t arena_bytes_ = 0;
+
+    // Of the call in progress.
+    std::vector<CUdeviceptr> bases_;
+    Words signature_;
+    std::size_t signature_addresses_ = 0;  // the words before this one are sizes and addresses, those after it scalars
+    Words block_;
+
+    std::vector<Executable> executables_;
+    std::shared_ptr<Template> template_;
+    std::uint64_t clock_ = 0;
+    // Hashes of sizes and addresses that were patched away lately. One that comes back deserves an executable of its
+    // own.
+    std::vector<std::uint64_t> patched_away_;
+};
+
+}  // namespace mlxlite::cuda
