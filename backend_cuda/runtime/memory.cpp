@@ -164,6 +164,7 @@ Pool& pool() {
 }
 Block arena_block;
 Block workspace_block;
+bool leased = false;
 
 struct PooledBuffer : Buffer {
     Block block;
@@ -194,6 +195,13 @@ Buffer* allocate(std::size_t nbytes) {
     pooled->destroy = give_back;
     return pooled.release();
 }
+
+ArenaLease::ArenaLease() {
+    if (leased)
+        throw std::runtime_error("a library node's callback, run while a plan is launched, must not evaluate arrays");
+    leased = true;
+}
+ArenaLease::~ArenaLease() { leased = false; }
 
 CUdeviceptr arena(std::size_t nbytes) {
     if (nbytes > arena_block.size) {
@@ -232,7 +240,7 @@ void clear_cache() {
     if (!initialized()) return;
     synchronize();
     sweep();
-    if (arena_block.size) pool().give(std::exchange(arena_block, Block{}));
+    if (arena_block.size && !leased) pool().give(std::exchange(arena_block, Block{}));
     pool().trim(0);
 }
 

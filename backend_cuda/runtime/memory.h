@@ -32,6 +32,15 @@ Buffer* allocate(std::size_t nbytes);
 
 // At least this many bytes for the launch being prepared. The address is that of last time unless it had to grow.
 CUdeviceptr arena(std::size_t nbytes);
+// Held while a launch is being prepared: the arena's address stays good. A second one is an error, since a library
+// node's callback may run any Python code, but the plan it belongs to is half bound.
+class ArenaLease {
+  public:
+    ArenaLease();
+    ~ArenaLease();
+    ArenaLease(const ArenaLease&) = delete;
+    ArenaLease& operator=(const ArenaLease&) = delete;
+};
 // cuBLASLt's workspace, of a fixed size and for good: captured nodes hold its address.
 inline constexpr std::size_t kWorkspaceBytes = std::size_t{64} << 20;
 CUdeviceptr workspace();
@@ -39,7 +48,7 @@ CUdeviceptr workspace();
 MemoryInfo memory_info();
 std::size_t set_memory_limit(std::size_t nbytes);  // both return the previous limit
 std::size_t set_cache_limit(std::size_t nbytes);
-void clear_cache();  // the arena too; waits for the device
+void clear_cache();  // the arena too, unless a launch is being prepared; waits for the device
 void reset_peak_memory();
 
 // For code that may throw between allocating and handing on.

@@ -107,6 +107,7 @@ void Plan::launch(LaunchRequest& request) {
     if (request.n_sizes != spec_.n_sizes || request.n_scalars != spec_.n_scalars ||
         request.n_outputs != spec_.outputs.size())
         throw std::invalid_argument("Plan: the launch does not fit the plan (sizes, scalars or outputs)");
+    ArenaLease lease;
     sweep();
     evaluate_registers(request.sizes);
     ++counters.evaluations;

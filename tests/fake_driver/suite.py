@@ -485,6 +485,23 @@ def test_an_exception_in_a_callback_leaves_nothing_behind():
     np.testing.assert_array_equal(out.numpy(count=4), np.arange(4) + 1)
 
 
+def test_a_callback_cannot_launch_but_may_clear_the_cache():
+    inner, used = fill_chain(), []
+
+    def callback(sizes, scalars, pointers):
+        with pytest.raises(RuntimeError, match="must not evaluate"):
+            launch(inner, [4], [1.0, 1.0])
+        _runtime.clear_cache()
+        used.append(_runtime.memory_info()["arena"])
+        return FAKE.fake_make_graph(pointers[0], pointers[1], sizes[0], scalars[0])
+
+    launch(inner, [4], [1.0, 1.0])
+    a = upload(np.arange(4, dtype=np.float32))
+    launch(library_plan(callback), [4], [1.0], [a])
+    assert used[0] > 0
+    launch(inner, [4], [1.0, 1.0])
+
+
 def test_a_plan_in_a_cycle_is_collected():
     gc.collect()
     before = _runtime.counters()["plans"]
