@@ -1,0 +1,9 @@
+"""Evaluation of tapes with NumPy: the default where there is no GPU, and the oracle everywhere."""
+
+from .. import _graph
+from . import creation, elementwise, fast, indexing, matmul, random, reduce, shape, sort  # noqa: F401  rules register
+from .plan import lower
+
+_graph.register_backend("cpu", lower)
+
+__all__ = ["lower"]
