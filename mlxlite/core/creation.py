@@ -74,6 +74,10 @@ def ones_like(a: array, /, dtype: Dtype | None = None, *, stream: Any = None) ->
     return full(a.shape, 1, dtype or a.dtype, stream=stream)
 
 
+# Memory is never handed out with whatever was in it before.
+empty, empty_like = zeros, zeros_like
+
+
 def _number(value: Any, name: str) -> int | float:
     if isinstance(value, bool):
         raise ValueError(f"bool not supported for {name}.")

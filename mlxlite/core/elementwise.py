@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from .. import _graph
-from ._registry import alias, array, as_array, binary, is_inexact, require_array, select, to_inexact, unary
+from ._registry import alias, array, as_array, binary, is_inexact, require_array, select, to_dtype, to_inexact, unary
 
 
 def _doc(summary: str, names: str = "a", result: str = "An array of the broadcast shape.") -> str:
@@ -86,7 +86,11 @@ _right_shift = binary("right_shift", accepts="integer", doc=_doc("a >> b.", "a, 
 # ---- three
 where = select("where", doc=_doc("x where the condition holds, else y.", "condition, x, y"))
 
+# ---- other names
 conj = conjugate
+acos, acosh, asin, asinh = arccos, arccosh, arcsin, arcsinh
+atan, atan2, atanh = arctan, arctan2, arctanh
+pow = power
 
 
 def pair(a: Any, b: Any) -> tuple[array, array]:
@@ -113,6 +117,30 @@ def left_shift(a: Any, b: Any, /, *, stream: Any = None) -> array:
 def right_shift(a: Any, b: Any, /, *, stream: Any = None) -> array:
     """a >> b; the count is taken modulo the width (at least 32 bits). Two bools give uint8."""
     return _shift(_right_shift, a, b, stream)
+
+
+bitwise_left_shift, bitwise_right_shift = left_shift, right_shift
+
+
+def logical_xor(a: Any, b: Any, /, *, stream: Any = None) -> array:
+    """True where one of a and b is non-zero and the other is not."""
+    a, b = pair(a, b)
+    return not_equal(to_dtype(a, _graph.bool_, stream), to_dtype(b, _graph.bool_, stream), stream=stream)
+
+
+def positive(a: Any, /, *, stream: Any = None) -> array:
+    """+a: the same values."""
+    return alias(as_array(a))
+
+
+def trunc(a: Any, /, *, stream: Any = None) -> array:
+    """The integer part of a real number, rounded towards 0. ValueError for complex64."""
+    a = as_array(a)
+    if a.dtype == _graph.complex64:
+        raise ValueError("[trunc] Not supported for complex64.")
+    if not is_inexact(a.dtype):
+        return alias(a)
+    return where(less(a, 0, stream=stream), ceil(a, stream=stream), floor(a, stream=stream), stream=stream)
 
 
 def invert(a: array) -> array:

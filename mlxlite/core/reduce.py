@@ -11,6 +11,7 @@ from . import shape as shapes
 from . import sort as sorting
 from ._registry import (
     Dtype,
+    alias,
     array,
     general,
     is_inexact,
@@ -84,14 +85,14 @@ def sum(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any =
     array([4, 6], dtype=int32)
     """
     if axis is not None and axis in ((), []):
-        return require_array(a, "sum")
+        return alias(require_array(a, "sum"))
     return _reduce(_sum, a, axis, keepdims, _accumulated(require_array(a, "sum").dtype), stream)
 
 
 def prod(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """The product over axes; dtypes as for `sum`."""
     if axis is not None and axis in ((), []):
-        return require_array(a, "prod")
+        return alias(require_array(a, "prod"))
     return _reduce(_prod, a, axis, keepdims, _accumulated(require_array(a, "prod").dtype), stream)
 
 
@@ -329,6 +330,9 @@ def cummin(
     return _scan(_cummin, a, axis, reverse, inclusive, None, stream)
 
 
+cumulative_sum, cumulative_prod = cumsum, cumprod
+
+
 def logcumsumexp(
     a: array, /, axis: int | None = None, *, reverse: bool = False, inclusive: bool = True, stream: Any = None
 ) -> array:
@@ -374,3 +378,44 @@ def trace(
     if dtype is not None:
         line = to_dtype(line, dtype, stream)
     return sum(line, -1, stream=stream)
+
+
+def minmax(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any = None) -> tuple[array, array]:
+    """(min, max) over axes."""
+    return min(a, axis, keepdims, stream=stream), max(a, axis, keepdims, stream=stream)
+
+
+def count_nonzero(a: array, /, *, axis: Axes = None, keepdims: bool = False, stream: Any = None) -> array:
+    """How many elements over axes are not zero; int32."""
+    nonzero = to_dtype(require_array(a, "count_nonzero"), _graph.bool_, stream)
+    return sum(nonzero, axis, keepdims, stream=stream)
+
+
+def diff(a: array, /, n: int = 1, axis: int = -1, *, stream: Any = None) -> array:
+    """Differences of neighbours along an axis, taken n times (for bool: whether they differ).
+
+    Raises:
+        ValueError: n is negative.
+    """
+    axis = normalize_axis(axis, require_array(a, "diff").ndim, "diff")
+    if n < 0:
+        raise ValueError("[diff] Order `n` must be non-negative.")
+    result = alias(a)
+    subtract = ew.not_equal if a.dtype == _graph.bool_ else ew.subtract
+    for _ in range(n):
+        size = result.shape[axis]
+        later = shapes.slice_along(result, axis, 1, size, stream=stream)
+        earlier = shapes.slice_along(result, axis, 0, size - 1, stream=stream)
+        result = subtract(later, earlier, stream=stream)
+    return result
+
+
+def vecdot(a: array, b: array, /, *, axis: int = -1, stream: Any = None) -> array:
+    """Sums of conj(a) * b along an axis. ValueError unless it is an axis of one size in both."""
+    require_array(a, "vecdot")
+    require_array(b, "vecdot")
+    if not (-a.ndim <= axis < a.ndim and -b.ndim <= axis < b.ndim):
+        raise ValueError("[vecdot] axis is out of bounds.")
+    if a.shape[axis] != b.shape[axis]:
+        raise ValueError("[vecdot] a and b must have the same size along the axis.")
+    return sum(ew.multiply(ew.conjugate(a, stream=stream), b, stream=stream), axis, stream=stream)

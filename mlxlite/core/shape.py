@@ -222,6 +222,21 @@ def reverse(a: array, axis: int, *, stream: Any = None) -> array:
     return slice_along(a, axis, n - 1, -1, -1, stream=stream) if n > 1 else a
 
 
+def flip(a: array, /, axis: int | Sequence[int] | None = None, *, stream: Any = None) -> array:
+    """A view with axes turned round; all of them for None."""
+    result = alias(require_array(a, "flip"))
+    for d in normalize_axes(axis, a.ndim, "flip"):
+        result = reverse(result, d, stream=stream)
+    return result
+
+
+def matrix_transpose(a: array, /, *, stream: Any = None) -> array:
+    """The last two dims exchanged. ValueError for fewer than two."""
+    if require_array(a, "matrix_transpose").ndim < 2:
+        raise ValueError("[matrix_transpose] Input array must have at least 2 dimensions.")
+    return swapaxes(a, -1, -2, stream=stream)
+
+
 def diagonal(a: array, offset: int = 0, axis1: int = 0, axis2: int = 1, stream: Any = None) -> array:
     """The diagonal j = i + offset of the matrices along two axes, as a last axis.
 
@@ -322,6 +337,9 @@ def concatenate(arrays: Sequence[array], axis: int | None = 0, *, stream: Any = 
     return _concatenate.record(arrays, shape, dtype, static=(axis,), stream=stream)
 
 
+concat = concatenate
+
+
 def stack(arrays: Sequence[array], axis: int | None = 0, *, stream: Any = None) -> array:
     """Arrays of one shape joined along a new axis (the first for None). ValueError for none or differing shapes."""
     arrays = [require_array(a, "stack") for a in arrays]
@@ -362,6 +380,13 @@ def split(a: array, /, indices_or_sections: int | Sequence[int], axis: int = 0, 
         )
     size = n // sections
     return [slice_along(a, axis, i * size, (i + 1) * size, stream=stream) for i in range(sections)]
+
+
+def unstack(x: array, /, *, axis: int = 0, stream: Any = None) -> tuple[array, ...]:
+    """Views of the slices along an axis, without it."""
+    axis = normalize_axis(axis, require_array(x, "unstack").ndim, "unstack")
+    parts = [slice_along(x, axis, i, i + 1, stream=stream) for i in range(x.shape[axis])]
+    return tuple([squeeze(part, axis, stream=stream) for part in parts])
 
 
 def repeat(array: array, /, repeats: int, axis: int | None = None, *, stream: Any = None) -> array:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _graph
 from . import shape as shapes
-from ._registry import array, general, normalize_axis, require_array
+from ._registry import alias, array, general, normalize_axis, require_array
 
 _sort = general("sort", "sort")
 _argsort = general("argsort", "sort")
@@ -72,5 +72,5 @@ def topk(a: array, /, k: int, axis: int | None = -1, *, stream: Any = None) -> a
     if not 0 <= k <= n:
         raise ValueError(f"[topk] Received invalid k={k} along axis {axis} for array with shape: {a.shape}")
     if k == n:
-        return flat
+        return alias(flat)
     return shapes.slice_along(sort(flat, d, stream=stream), d, n - k, n, stream=stream)
