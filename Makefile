@@ -1,0 +1,41 @@
+# make demo and make test work from a fresh clone: they make .venv and install what they need. The other targets expect it.
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard mlxlite/graph/*.cpp mlxlite/graph/*.h backend_cuda/runtime/*.cpp backend_cuda/runtime/*.h)
+
+.PHONY: test demo lint format gpu-test test-against-mlx build clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+
+# The extensions are built in place, so that the sources are what runs.
+build/installed: $(BIN)/python pyproject.toml
+	$(BIN)/pip install -q "scikit-build-core>=0.10" "nanobind>=2.9" "nvidia-cuda-runtime>=13.0" cmake ninja
+	$(BIN)/pip install -q "numpy>=1.26" "ml_dtypes>=0.5" $$($(BIN)/python tools/requirements.py test examples dev)
+	@mkdir -p build && touch $@
+
+build/compiled: build/installed CMakeLists.txt $(SOURCES)
+	$(BIN)/cmake -S . -B build/cmake -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja > build/cmake.log || (cat build/cmake.log; exit 1)
+	$(BIN)/cmake --build build/cmake
+	$(BIN)/cmake --install build/cmake --prefix . > /dev/null
+	@touch $@
+
+build: build/compiled
+
+test: build/compiled
+	$(BIN)/python -m pytest -n 2 tests
+
+lint: build/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+
+format: build/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(SOURCES)
+
+clean:
+	rm -rf build dist mlxlite/*.so backend_cuda/*.so

@@ -1,0 +1,258 @@
+"""Integers that are known only when a plan is bound: polynomials over the tape's sizes.
+
+A plan is lowered once and bound for many sizes, so shapes, strides and offsets are symbolic. Polynomials have one
+normal form, so that "is this stride the product of the inner dims?" is an equality test. What is not one (a ceiling
+division, a maximum) becomes an atom of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Union
+
+Monomial = tuple[int, ...]
+IntLike = Union["Sym", int]
+
+
+@dataclass(frozen=True)
+class Atom:
+    """A size slot (`op == "size"`, `a` the slot) or an operation that is not a polynomial."""
+
+    op: str
+    a: int | Sym
+    b: Sym | None = None
+
+
+class Sym:
+    """An integer polynomial: {monomial (sorted atom ids): coefficient}."""
+
+    __slots__ = ("_hash", "table", "terms")
+
+    def __init__(self, table: SymTable, terms: dict[Monomial, int]) -> None:
+        self.table = table
+        self.terms = {m: c for m, c in terms.items() if c}
+        self._hash = hash(frozenset(self.terms.items()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, int):
+            return self.const == other
+        return isinstance(other, Sym) and self.terms == other.terms
+
+    @property
+    def const(self) -> int | None:
+        """The value, if it does not depend on any size."""
+        if not self.terms:
+            return 0
+        if len(self.terms) == 1 and () in self.terms:
+            return self.terms[()]
+        return None
+
+    def __add__(self, other: IntLike) -> Sym:
+        other = self.table.lift(other)
+        terms = dict(self.terms)
+        for m, c in other.terms.items():
+            terms[m] = terms.get(m, 0) + c
+        return Sym(self.table, terms)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Sym:
+        return Sym(self.table, {m: -c for m, c in self.terms.items()})
+
+    def __sub__(self, other: IntLike) -> Sym:
+        return self + (-self.table.lift(other))
+
+    def __rsub__(self, other: IntLike) -> Sym:
+        return self.table.lift(other) - self
+
+    def __mul__(self, other: IntLike) -> Sym:
+        other = self.table.lift(other)
+        terms: dict[Monomial, int] = {}
+        for m1, c1 in self.terms.items():
+            for m2, c2 in other.terms.items():
+                m = tuple(sorted(m1 + m2))
+                terms[m] = terms.get(m, 0) + c1 * c2
+        return Sym(self.table, terms)
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        def text(m: Monomial, c: int) -> str:
+            atoms = "*".join(self.table.atom_text(a) for a in m)
+            return str(c) if not atoms else atoms if c == 1 else f"{c}*{atoms}"
+
+        return " + ".join(text(m, c) for m, c in sorted(self.terms.items())) or "0"
+
+
+class SymTable:
+    """Atoms, what they are known to equal, and the example values they were lowered with."""
+
+    def __init__(self, example_sizes: list[int]) -> None:
+        self.example = example_sizes
+        self.atoms: list[Atom] = []
+        self._ids: dict[Atom, int] = {}
+        self._replaced: dict[int, Sym] = {}
+
+    def lift(self, value: IntLike) -> Sym:
+        return value if isinstance(value, Sym) else Sym(self, {(): value})
+
+    def _atom(self, atom: Atom) -> int:
+        found = self._ids.get(atom)
+        if found is None:
+            found = self._ids[atom] = len(self.atoms)
+            self.atoms.append(atom)
+        return found
+
+    def size(self, slot: int) -> Sym:
+        """The size in a slot of the tape, or what it was found to equal."""
+        return self._resolve(self._atom(Atom("size", slot)))
+
+    def _resolve(self, atom_id: int) -> Sym:
+        replaced = self._replaced.get(atom_id)
+        return Sym(self, {(atom_id,): 1}) if replaced is None else self.resolve(replaced)
+
+    def resolve(self, sym: Sym) -> Sym:
+        """`sym` with every atom replaced by what it is known to equal."""
+        if not any(a in self._replaced for m in sym.terms for a in m):
+            return sym
+        total = self.lift(0)
+        for m, c in sym.terms.items():
+            product = self.lift(c)
+            for a in m:
+                product = product * self._resolve(a)
+            total = total + product
+        return total
+
+    def equate(self, a: Sym, b: Sym) -> None:
+        """Record that the ops imply a == b, if one of them is a lone size not yet replaced."""
+        a, b = self.resolve(a), self.resolve(b)
+        if a == b or a.const is not None or b.const is not None:
+            return
+        for x, y in ((a, b), (b, a)):
+            lone = self._lone(x)
+            if lone is not None and not self._mentions(y, lone):
+                self._replaced[lone] = y
+                return
+
+    def _lone(self, sym: Sym) -> int | None:
+        if len(sym.terms) == 1:
+            ((m, c),) = sym.terms.items()
+            if c == 1 and len(m) == 1 and self.atoms[m[0]].op == "size":
+                return m[0]
+        return None
+
+    def _mentions(self, sym: Sym, atom_id: int) -> bool:
+        return any(a == atom_id for m in sym.terms for a in m)
+
+    def apply(self, op: str, a: IntLike, b: IntLike) -> Sym:
+        """`cdiv`, `div`, `mod`, `max` or `min` of two integers."""
+        a, b = self.lift(a), self.lift(b)
+        if a.const is not None and b.const is not None:
+            return self.lift(evaluate_op(op, a.const, b.const))
+        if op in ("cdiv", "div") and b.const == 1:
+            return a
+        if op in ("max", "min") and a == b:
+            return a
+        return Sym(self, {(self._atom(Atom(op, a, b)),): 1})
+
+    def cdiv(self, a: IntLike, b: IntLike) -> Sym:
+        return self.apply("cdiv", a, b)
+
+    def maximum(self, a: IntLike, b: IntLike) -> Sym:
+        return self.apply("max", a, b)
+
+    def minimum(self, a: IntLike, b: IntLike) -> Sym:
+        return self.apply("min", a, b)
+
+    def value(self, sym: IntLike, sizes: list[int] | None = None) -> int:
+        """The integer for given sizes (the example's by default)."""
+        if isinstance(sym, int):
+            return sym
+        sizes = self.example if sizes is None else sizes
+        total = 0
+        for m, c in sym.terms.items():
+            for a in m:
+                atom = self.atoms[a]
+                if atom.op == "size":
+                    assert isinstance(atom.a, int)
+                    c *= sizes[atom.a]
+                else:
+                    assert isinstance(atom.a, Sym) and atom.b is not None
+                    c *= evaluate_op(atom.op, self.value(atom.a, sizes), self.value(atom.b, sizes))
+            total += c
+        return total
+
+    def atom_text(self, atom_id: int) -> str:
+        atom = self.atoms[atom_id]
+        return f"s{atom.a}" if atom.op == "size" else f"{atom.op}({atom.a}, {atom.b})"
+
+
+def evaluate_op(op: str, a: int, b: int) -> int:
+    """One entry of a size program."""
+    match op:
+        case "add":
+            return a + b
+        case "sub":
+            return a - b
+        case "mul":
+            return a * b
+        case "cdiv":
+            return -(-a // b)
+        case "div":
+            return a // b
+        case "mod":
+            return a % b
+        case "max":
+            return max(a, b)
+        case "min":
+            return min(a, b)
+    raise ValueError(f"unknown size operation {op!r}")
+
+
+class Registers:
+    """Turns Syms into the registers of a size program, each value computed once."""
+
+    def __init__(self, table: SymTable, n_sizes: int) -> None:
+        self.table = table
+        self.n_sizes = n_sizes
+        self.program: list[tuple[str, int, int]] = []
+        self._entries: dict[tuple[str, int, int], int] = {}
+        self._syms: dict[Sym, int] = {}
+
+    def _emit(self, op: str, a: int, b: int) -> int:
+        entry = (op, a, b)
+        found = self._entries.get(entry)
+        if found is None:
+            found = self._entries[entry] = self.n_sizes + len(self.program)
+            self.program.append(entry)
+        return found
+
+    def constant(self, value: int) -> int:
+        return self._emit("const", value, 0)
+
+    def register(self, value: IntLike) -> int:
+        """The register that holds this integer when the plan is bound."""
+        sym = self.table.lift(value)
+        found = self._syms.get(sym)
+        if found is not None:
+            return found
+        total: int | None = None
+        for m, c in sorted(sym.terms.items()):
+            product: int | None = None if c == 1 and m else self.constant(c)
+            for a in m:
+                atom = self.table.atoms[a]
+                if atom.op == "size":
+                    assert isinstance(atom.a, int)
+                    reg = atom.a
+                else:
+                    assert isinstance(atom.a, Sym) and atom.b is not None
+                    reg = self._emit(atom.op, self.register(atom.a), self.register(atom.b))
+                product = reg if product is None else self._emit("mul", product, reg)
+            assert product is not None
+            total = product if total is None else self._emit("add", total, product)
+        result = self.constant(0) if total is None else total
+        self._syms[sym] = result
+        return result
