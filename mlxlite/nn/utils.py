@@ -1,0 +1,32 @@
+"""Gradients with respect to a module's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import mlxlite.core as mx
+
+from .base import Module
+
+
+def value_and_grad(model: Module, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of fn's arguments that returns (fn's value, its gradients).
+
+    Args:
+        model: the gradients are with respect to its trainable parameters, in a tree of their structure.
+        fn: calls the model; its value (or the first of a tuple) is the scalar that is differentiated.
+    """
+
+    def with_parameters(parameters: dict, *args: Any, **kwargs: Any) -> Any:
+        model.update(parameters)
+        return fn(*args, **kwargs)
+
+    differentiated = mx.value_and_grad(with_parameters)
+
+    @wraps(fn)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return differentiated(model.trainable_parameters(), *args, **kwargs)
+
+    return wrapped
