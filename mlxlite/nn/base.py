@@ -19,7 +19,8 @@ class Module(dict):
     """The base of layers and models.
 
     Arrays, modules, lists, tuples and dicts set as attributes are stored as items of the module itself, so a module is
-    a tree: `parameters()` reads the arrays out of it, `update()` puts arrays in. Anything else is a plain attribute. Names that begin with an underscore are no parameters.
+    a tree: `parameters()` reads the arrays out of it, `update()` puts arrays in. Anything else is a plain attribute.
+    Names that begin with an underscore are no parameters.
 
     >>> layer = nn.Linear(4, 2)
     >>> sorted(layer.parameters())
