@@ -16,7 +16,7 @@ __all__ = ["KernelSource", "Launch", "Param", "Size", "catalogue", "evaluate_siz
 
 
 def catalogue(full: bool = False) -> Iterator[tuple[str, KernelSource]]:
-    """(module name, kernel) for representative kernels of every module here; `full`: over all dtypes, for a long test."""
+    """(module name, kernel) for representative kernels of every module here; `full`: over all dtypes."""
     for info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
         module = importlib.import_module(f"{__name__}.{info.name}")
         make = getattr(module, "catalogue", None)

@@ -6,6 +6,7 @@ system. Cubins are kept in `$MLXLITE_CACHE_DIR` or `~/.cache/mlxlite/cubin`, nam
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -136,10 +137,8 @@ def _read(path: Path) -> bytes | None:
     start = len(_MAGIC) + _DIGEST_BYTES
     cubin = data[start:]
     if data[: len(_MAGIC)] == _MAGIC and data[len(_MAGIC) : start] == hashlib.sha256(cubin).digest():
-        try:
+        with contextlib.suppress(OSError):  # a read-only cache still serves
             os.utime(path)  # the least recently used go first
-        except OSError:
-            pass  # a read-only cache still serves
         return cubin
     with _lock:
         counters["corrupt"] += 1
@@ -211,7 +210,7 @@ def compile_cubin(source: str, arch: str, name: str, options: Sequence[str] = ()
         options: NVRTC options beside those of every kernel.
 
     Raises:
-        RuntimeError: the source does not compile (the message has the name and the compiler's log), or there is no NVRTC.
+        RuntimeError: the source does not compile (the message has its name and the log), or there is no NVRTC.
     """
     nvrtc = _nvrtc()
     all_options = (f"--gpu-architecture={arch}", *OPTIONS, *options)

@@ -1,8 +1,8 @@
 """Integers that are known only when a plan is bound: polynomials over the tape's sizes.
 
 A plan is lowered once and bound for many sizes, so shapes, strides and offsets are symbolic. Polynomials have one
-normal form, so that "is this stride the product of the inner dims?" is an equality test. What is not one (a ceiling
-division, a maximum) becomes an atom of its own.
+normal form, so that "is this stride the product of the inner dims?" is an equality test. What is not a polynomial (a
+ceiling division, a maximum) becomes an atom of its own.
 """
 
 from __future__ import annotations
