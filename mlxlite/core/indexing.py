@@ -1,7 +1,7 @@
 """Indexing: reading and functional writing by ints, slices, None, Ellipsis and integer arrays.
 
 The result shapes are NumPy's: ints beside index arrays count as index arrays, and when index arrays are separated by a
-slice the indexed dims come first. A Python int outside its dim is an IndexError; an index array is checked on the CPU only.
+slice the indexed dims come first. A Python int outside its dim is an IndexError; an index array is checked on the CPU.
 """
 
 from __future__ import annotations
