@@ -90,16 +90,16 @@ DEVICE c64 op_sign(c64 a) {
     return a == c64{0, 0} ? a : c64{a.re / modulus, a.im / modulus};
 }
 
-#define ROUNDING(name, function)                   \
-    template <class T>                             \
-    DEVICE T op_##name(T a) {                      \
-        return a;                                  \
-    }                                              \
-    FLOAT_UNARY(name, function##f(a), function(a)) \
-    DEVICE c64 op_##name(c64 a) { return {function##f(a.re), function##f(a.im)}; }
-ROUNDING(ceil, ceil)
-ROUNDING(floor, floor)
-ROUNDING(rint, rint)
+#define ROUNDING(name)        \
+    template <class T>        \
+    DEVICE T op_##name(T a) { \
+        return a;             \
+    }                         \
+    FLOAT_UNARY(name, name##f(a), name(a))
+ROUNDING(ceil)
+ROUNDING(floor)
+ROUNDING(rint)
+DEVICE c64 op_rint(c64 a) { return {rintf(a.re), rintf(a.im)}; }
 
 // ---- powers, exponentials, logarithms
 template <class T>

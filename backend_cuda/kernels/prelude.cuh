@@ -68,27 +68,31 @@ DEVICE T to_compute(T x) {
 }
 DEVICE bool to_compute(boolean x) { return x.bits != 0; }
 #ifdef __CUDACC__
-DEVICE float to_compute(f16 x) {
+DEVICE float f16_bits_to_float(u16 bits) {
     float r;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(x.bits));
+    asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(bits));
     return r;
 }
-DEVICE f16 to_f16(float x) {
-    f16 r;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r.bits) : "f"(x));
+DEVICE u16 float_to_f16_bits(float x) {
+    u16 r;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(x));
     return r;
 }
-DEVICE f16 to_f16(double x) {
-    f16 r;
-    asm("cvt.rn.f16.f64 %0, %1;" : "=h"(r.bits) : "d"(x));
+DEVICE u16 double_to_f16_bits(double x) {
+    u16 r;
+    asm("cvt.rn.f16.f64 %0, %1;" : "=h"(r) : "d"(x));
     return r;
 }
-DEVICE bf16 to_bf16(float x) {
-    bf16 r;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r.bits) : "f"(x));
+DEVICE u16 float_to_bf16_bits(float x) {
+    u16 r;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(x));
     return r;
 }
 #endif
+DEVICE float to_compute(f16 x) { return f16_bits_to_float(x.bits); }
+DEVICE f16 to_f16(float x) { return {float_to_f16_bits(x)}; }
+DEVICE f16 to_f16(double x) { return {double_to_f16_bits(x)}; }
+DEVICE bf16 to_bf16(float x) { return {float_to_bf16_bits(x)}; }
 DEVICE float to_compute(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
 
 // from_compute<T>(x): x, of T's compute type, as it is stored.

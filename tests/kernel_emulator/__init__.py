@@ -1,0 +1,142 @@
+"""Runs generated kernels with g++ instead of a GPU: their logic, indexing and barriers, not their speed."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backend_cuda.kernels import KernelSource, evaluate_size
+
+HERE = Path(__file__).parent
+KERNELS = HERE.parent.parent / "backend_cuda" / "kernels"
+GUARD = 64  # bytes before and after every output, to be found unchanged
+
+_SCALAR_TYPES = {"f32": np.float32, "f64": np.float64, "s64": np.int64, "c64": np.complex64}
+_libraries: dict[str, ctypes.CDLL] = {}
+
+
+def available() -> bool:
+    return shutil.which("g++") is not None
+
+
+def build(kernels: Sequence[KernelSource]) -> None:
+    """Compile kernels into one library, which is quicker than one each."""
+    missing = [k for k in {k.name: k for k in kernels}.values() if k.name not in _libraries]
+    if not missing:
+        return
+    text = '#include "cuda_emulation.h"\n'
+    for k in missing:
+        # A namespace each, since helpers of different kernels may have one name; headers stay outside.
+        includes = "\n".join(line for line in k.source.splitlines() if line.startswith("#include"))
+        body = "\n".join(line for line in k.source.splitlines() if not line.startswith("#include"))
+        text += f"{includes}\nnamespace in_{k.name} {{\n{body}\nEMULATED({k.name})\n}}\n"
+    digest = hashlib.sha256((text + _headers()).encode()).hexdigest()[:24]
+    directory = Path(tempfile.gettempdir()) / f"mlxlite-emulator-{os.getuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    library = directory / f"{digest}.so"
+    if not library.exists():
+        source = directory / f"{digest}-{os.getpid()}.cpp"
+        made = source.with_suffix(".so")
+        source.write_text(text)
+        command = ["g++", "-std=c++20", "-O1", "-w", "-fPIC", "-shared", "-ffp-contract=off"]
+        command += ["-fno-strict-aliasing", f"-I{HERE}", f"-I{KERNELS}", str(source), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"emulated kernels do not compile ({source}):\n{done.stderr[:6000]}")
+        source.unlink()
+        os.replace(made, library)
+    loaded = ctypes.CDLL(str(library))
+    for k in missing:
+        _libraries[k.name] = loaded
+
+
+def _headers() -> str:
+    return (HERE / "cuda_emulation.h").read_text() + "".join(p.read_text() for p in sorted(KERNELS.glob("*.cuh")))
+
+
+def strides_of(a: np.ndarray) -> tuple[int, ...]:
+    """Strides in elements."""
+    return tuple(s // a.itemsize for s in a.strides)
+
+
+def run(
+    kernel: KernelSource,
+    dims: Sequence[int],
+    operands: Sequence[np.ndarray],
+    outputs: Sequence[tuple[tuple[int, ...], Any]],
+    *,
+    scalars: Mapping[int, Any] | None = None,
+    ints: Mapping[int, int] | None = None,
+    misalign: int = 0,
+) -> list[np.ndarray]:
+    """Launch a kernel once.
+
+    Args:
+        kernel: what a generator returned.
+        dims: sizes of the loop dims.
+        operands: arrays; the strides of one with runtime strides are its own, along the loop dims.
+        outputs: shape and dtype of each; written row-major.
+        scalars: by index.
+        ints: by index.
+        misalign: elements by which outputs are off a 16-byte boundary.
+
+    Returns:
+        The outputs. Raises AssertionError for a write outside an output, a counter that is left set or a stuck barrier.
+    """
+    build([kernel])
+    values = {f"d{d}": n for d, n in enumerate(dims)}
+    results, guards = [], []
+    for shape, dtype in outputs:
+        dtype = np.dtype(dtype)
+        n = int(np.prod(shape)) * dtype.itemsize
+        raw = np.full(n + 2 * GUARD + 64, 0xA5, np.uint8)
+        start = -raw.ctypes.data % 64 + GUARD - (0 if misalign == 0 else 16 - misalign * dtype.itemsize)
+        results.append(raw[start : start + n].view(dtype).reshape(shape))
+        guards.append((raw[:start], raw[start + n :]))
+    keep: list[Any] = []
+    counters: list[np.ndarray] = []
+
+    def value_of(param: tuple[Any, ...]) -> Any:
+        match param:
+            case ("dim", d):
+                return np.int64(dims[d])
+            case ("ptr", i):
+                return np.uint64(operands[i].ctypes.data)
+            case ("stride", i, d):
+                return np.int64(strides_of(operands[i])[d])
+            case ("out", j):
+                return np.uint64(results[j].ctypes.data)
+            case ("out_stride", j, d):
+                return np.int64(strides_of(results[j])[d])
+            case ("scalar", k, ctype):
+                return _SCALAR_TYPES[ctype](scalars[k])
+            case ("int", k):
+                return np.int64(ints[k])
+            case ("workspace", size):
+                keep.append(np.full(evaluate_size(size, values) + 16, 0xFF, np.uint8))
+                return np.uint64(keep[-1].ctypes.data + -keep[-1].ctypes.data % 16)
+            case ("counters", n):
+                counters.append(np.zeros(n, np.uint32))
+                return np.uint64(counters[-1].ctypes.data)
+        raise AssertionError(f"unknown parameter {param}")
+
+    arguments = [np.asarray(value_of(p)) for p in kernel.params]
+    pointers = (ctypes.c_void_p * len(arguments))(*(a.ctypes.data for a in arguments))
+    grid = (ctypes.c_uint * 3)(*(evaluate_size(g, values) for g in kernel.launch.grid))
+    block = (ctypes.c_uint * 3)(*kernel.launch.block)
+    status = getattr(_libraries[kernel.name], f"run_{kernel.name}")(grid, block, pointers)
+    assert status == 0, f"{kernel.name}: threads wait for one another for ever"
+    for before, after in guards:
+        assert (before == 0xA5).all() and (after == 0xA5).all(), f"{kernel.name} writes outside an output"
+    for c in counters:
+        assert not c.any(), f"{kernel.name} leaves a counter set"
+    return [r.copy() for r in results]
