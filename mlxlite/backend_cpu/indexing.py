@@ -1,4 +1,4 @@
-"""CPU rules of the indexing primitives."""
+"""Indexing rules. As on CUDA, negative indices wrap and what is still outside is clamped into the array."""
 
 from __future__ import annotations
 
@@ -6,66 +6,96 @@ from typing import Any
 
 import numpy as np
 
-from ._rules import Array, rule
+from ._rules import Array, is_half, narrow, rule, widen
+from .shape import index_of_slice
 
 _COMBINE: dict[str, Any] = {"add": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
 
 
+def _within(index: Array, n: int) -> Array:
+    if index.dtype.kind == "i":
+        if index.size and index.min() < 0:
+            index = np.where(index < 0, index + n, index)
+            np.clip(index, 0, n - 1, out=index)
+            return index
+    return np.minimum(index, n - 1) if index.size and index.max() >= n else index
+
+
+def _bits(a: Array) -> Array:
+    """The same memory as a dtype that NumPy moves fast."""
+    return a.view(np.uint16) if is_half(a.dtype) else a
+
+
 @rule("gather")
-def _(node: Any, a: Array, *indices: Array) -> Array:
+def _gather(node: Any, a: Array, *indices: Array) -> Array:
     axes = node.static[0]
-    others = tuple(d for d in range(a.ndim) if d not in axes)
-    return a.transpose(*axes, *others)[tuple(i.astype(np.int64) for i in indices)]
+    if 0 in node.shape:
+        return np.empty(node.shape, node.np_dtype)
+    a = _bits(a)
+    if axes == (0,):
+        return a.take(_within(indices[0], a.shape[0]), 0).view(node.np_dtype)
+    moved = np.moveaxis(a, axes, range(len(axes)))
+    found = moved[tuple(_within(i, n) for i, n in zip(indices, moved.shape, strict=False))]
+    return np.ascontiguousarray(found).reshape(node.shape).view(node.np_dtype)
 
 
 @rule("scatter", donates=0)
-def _(node: Any, a: Array, updates: Array, *indices: Array, inplace: bool) -> Array:
+def _scatter(node: Any, a: Array, updates: Array, *indices: Array, inplace: bool) -> Array:
     axes, mode = node.static
-    out = a if inplace else a.copy()
-    others = tuple(d for d in range(a.ndim) if d not in axes)
-    view = out.transpose(*axes, *others)
-    where = tuple(i.astype(np.int64) for i in indices)
+    if updates.size == 0:
+        return a
     if mode == "none":
-        view[where] = updates
+        out = a if inplace else a.copy(order="C")
+        moved = np.moveaxis(out, axes, range(len(axes)))
+        moved[tuple(_within(i, n) for i, n in zip(indices, moved.shape, strict=False))] = updates
+        return out
+    wide = widen(a)
+    out = wide if wide is not a or inplace else a.copy(order="C")
+    moved = np.moveaxis(out, axes, range(len(axes)))
+    where = tuple(_within(i, n) for i, n in zip(indices, moved.shape, strict=False))
+    if out.dtype.kind == "b":
+        combine = {"add": np.logical_or, "prod": np.logical_and, "max": np.logical_or, "min": np.logical_and}[mode]
     else:
-        _COMBINE[mode].at(view, where, updates)
-    return out
+        combine = _COMBINE[mode]
+    combine.at(moved, where, widen(updates))
+    return narrow(out, node.np_dtype)
 
 
 @rule("take_along_axis")
-def _(node: Any, a: Array, indices: Array) -> Array:
-    return np.take_along_axis(a, indices.astype(np.int64), axis=node.static[0])
+def _take_along_axis(node: Any, a: Array, indices: Array) -> Array:
+    axis = node.static[0]
+    if 0 in node.shape:
+        return np.empty(node.shape, node.np_dtype)
+    index = _within(indices, a.shape[axis]).astype(np.int64, copy=False)
+    return np.take_along_axis(_bits(a), index, axis).view(node.np_dtype)
 
 
 @rule("put_along_axis", donates=0)
-def _(node: Any, a: Array, indices: Array, values: Array, *, inplace: bool) -> Array:
+def _put_along_axis(node: Any, a: Array, indices: Array, values: Array, *, inplace: bool) -> Array:
     axis, mode = node.static
-    out = a if inplace else a.copy()
+    if indices.size == 0:
+        return a
+    index = _within(indices, a.shape[axis]).astype(np.int64, copy=False)
     if mode == "none":
-        np.put_along_axis(out, indices.astype(np.int64), values, axis)
+        out = a if inplace else a.copy(order="C")
+        np.put_along_axis(out, index, values, axis)
         return out
-    grid = list(np.ogrid[tuple(slice(n) for n in indices.shape)])
-    grid[axis] = indices.astype(np.int64)
-    _COMBINE[mode].at(out, tuple(grid), values)
-    return out
-
-
-def region(starts: tuple[int, ...], steps: tuple[int, ...], counts: tuple[int, ...]) -> tuple[slice, ...]:
-    """The NumPy slices of a strided region."""
-    result = []
-    for start, step, count in zip(starts, steps, counts, strict=True):
-        stop = start + step * count
-        result.append(slice(start, None if stop < 0 else stop, step))
-    return tuple(result)
+    wide = widen(a)
+    out = wide if wide is not a or inplace else a.copy(order="C")
+    where = list(np.ogrid[tuple(slice(n) for n in index.shape)])
+    where[axis] = index
+    np.add.at(out, tuple(where), widen(values))
+    return narrow(out, node.np_dtype)
 
 
 @rule("slice_update", donates=0)
-def _(node: Any, a: Array, update: Array, *, inplace: bool) -> Array:
-    out = a if inplace else a.copy()
-    ints = node.ints
-    where = region(ints[: a.ndim], ints[a.ndim :], update.shape)
-    if node.static[1] == "none":
+def _slice_update(node: Any, a: Array, update: Array, *, inplace: bool) -> Array:
+    mask, mode = node.static
+    ints, rank = node.ints, len(mask)
+    out = a if inplace else a.copy(order="C")
+    where = tuple(map(index_of_slice, ints[:rank], ints[rank:], update.shape))
+    if mode == "none":
         out[where] = update
     else:
-        out[where] = _COMBINE[node.static[1]](out[where], update)
+        out[where] = narrow(_COMBINE[mode](widen(out[where]), widen(update)), node.np_dtype)
     return out

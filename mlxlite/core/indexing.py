@@ -1,7 +1,9 @@
-"""Indexing: reading and functional writing by ints, slices, None, Ellipsis and integer arrays.
+"""Indexing: `a[i]`, `a[i] = x`, `a.at[i].add(x)`, take and put.
 
-The result shapes are NumPy's: ints beside index arrays count as index arrays, and when index arrays are separated by a
-slice the indexed dims come first. A Python int outside its dim is an IndexError; an index array is checked on the CPU.
+An index is split into a *view* (integers and slices: one `slice` node, its bounds data) and *arrays* (one `gather` or
+`scatter` node on that view). An array never changes, so an assignment makes a new array, of which the object then is.
+
+Index arrays reach the primitives as int32, uint32 or int64, all of one dtype and one shape.
 """
 
 from __future__ import annotations
@@ -13,497 +15,680 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _graph
-from ._registry import array, as_array, general, normalize_axis, require_array
-from .creation import arange
-from .elementwise import add, divide, maximum, minimum, multiply, negative, subtract, where
-from .reduce import cumsum
-from .shape import (
-    NEGATIVE_STEP,
-    POSITIVE_STEP,
-    UNIT_STEP,
-    WHOLE,
-    broadcast_shapes,
-    broadcast_to,
-    strided_slice,
-    transpose,
-)
+from . import creation
+from . import elementwise as ew
+from . import reduce as reductions
+from . import shape as shapes
+from ._registry import alias, array, general, normalize_axis, normalize_shape, require_array, to_dtype
+from .construct import construct
+from .shape import NEGATIVE_STEP, POSITIVE_STEP, UNIT_STEP, WHOLE
 
 _gather = general("gather", "gather")
 _scatter = general("scatter", "scatter")
 _take_along_axis = general("take_along_axis", "gather")
 _put_along_axis = general("put_along_axis", "scatter")
 _slice_update = general("slice_update", "scatter")
+_slice = shapes._slice
+
+_Slice = slice  # the function of this name, below, hides it
+_FULL = _Slice(None)
 
 
-# ---- understanding an index
+# ---- what an index means
 
 
-class Basic(NamedTuple):
-    """A rectangular region: start, count and step of each dim, and the result's shape (no ints, Nones added)."""
+class _Layout(NamedTuple):
+    """An index, read: the view of every dim of the array, and the entries of the index in their order."""
 
     starts: list[int]
     counts: list[int]
     steps: list[int]
-    shape: list[int]
-
-    def is_whole(self, shape: tuple[int, ...]) -> bool:
-        return tuple(self.counts) == shape and all(s == 1 for s in self.steps)
-
-
-def _expand(index: Any, ndim: int) -> list[Any]:
-    """One entry a dim, plus Nones: the Ellipsis and what is left out become whole slices."""
-    entries = list(index) if isinstance(index, tuple) else [index]
-    used = sum(1 for e in entries if e is not None and e is not Ellipsis)
-    used += sum(e.ndim - 1 for e in entries if isinstance(e, array) and e.dtype is _graph.bool_)
-    if used > ndim:
-        raise IndexError(f"Too many indices for array with {ndim} dimensions: {used} given.")
-    places = [i for i, e in enumerate(entries) if e is Ellipsis]
-    if len(places) > 1:
-        raise IndexError("An index can only have a single ellipsis (...)")
-    at = places[0] if places else len(entries)
-    return entries[:at] + [slice(None)] * (ndim - used) + entries[at + 1 :]
+    mask: tuple[int, ...]
+    entries: list[Any]  # "new" for None, else (dim, None) for a slice, (dim, -1) for an integer, (dim, array)
+    shape: list[int]  # of the result, if no entry is an array
+    reshaped: bool  # whether there are integers or None
 
 
-def _position(value: Any, dim: int, axis: int) -> int:
-    position = operator.index(value)
-    if not -dim <= position < dim:
-        raise IndexError(f"Index {position} is out of bounds for axis {axis} with size {dim}.")
-    return position + dim if position < 0 else position
+def _too_many(ndim: int) -> ValueError:
+    if ndim == 0:
+        return ValueError("too many indices for array: array is 0-dimensional")
+    return ValueError(f"Too many indices for array with {ndim} dimensions.")
 
 
-def _slice_bounds(entry: slice, dim: int) -> tuple[int, int, int]:
-    for part in (entry.start, entry.stop, entry.step):
-        if part is not None and not isinstance(part, int) and not hasattr(part, "__index__"):
+def _slice_of(item: slice, n: int) -> tuple[int, int, int]:
+    for bound in (item.start, item.stop, item.step):
+        if bound.__class__ is not int and bound is not None and not isinstance(bound, (int, np.integer)):
             raise ValueError("Slice indices must be integers or None.")
-    start, stop, step = entry.indices(dim)
-    count = max(0, -(-(stop - start) // step)) if step > 0 else max(0, -((stop - start) // -step))
-    return start, count, step
+    if item.step is not None and item.step == 0:
+        raise ValueError("slice step cannot be zero")
+    start, stop, step = item.indices(n)
+    return start, len(range(start, stop, step)), step
 
 
-def _basic(entries: list[Any], shape: tuple[int, ...]) -> Basic:
-    """Entries of ints, slices and None alone."""
-    starts, counts, steps, result = [], [], [], []
-    axis = 0
-    for entry in entries:
-        if entry is None:
-            result.append(1)
-            continue
-        dim = shape[axis]
-        if isinstance(entry, slice):
-            if entry.start is None and entry.stop is None and entry.step is None:
-                start, count, step = 0, dim, 1
-            else:
-                start, count, step = _slice_bounds(entry, dim)
-            result.append(count)
-        else:
-            start, count, step = _position(entry, dim, axis), 1, 1
-        starts.append(start)
-        counts.append(count)
-        steps.append(step)
-        axis += 1
-    return Basic(starts, counts, steps, result)
+def _read(shape: tuple[int, ...], index: tuple[Any, ...]) -> _Layout:
+    """Read an index of integers, slices, None, Ellipsis and arrays.
 
-
-def _as_index_array(entry: Any) -> array | None:
-    if isinstance(entry, array):
-        return entry
-    if isinstance(entry, (list, np.ndarray)):
-        return array(entry)
-    return None
-
-
-def _classify(index: Any, ndim: int) -> tuple[list[Any], bool]:
-    """The entries of an index, index arrays as arrays, and whether there is any."""
-    if isinstance(index, tuple):
-        index = tuple(a if (a := _as_index_array(e)) is not None else e for e in index)
-    elif (as_index := _as_index_array(index)) is not None:
-        index = as_index
-    entries = _expand(index, ndim)
-    advanced = False
-    for entry in entries:
-        if isinstance(entry, array):
-            if entry.dtype is not _graph.bool_ and entry.dtype.category not in ("signed", "unsigned"):
-                raise ValueError(f"Index arrays must be integers, got {entry.dtype.name}; cast with astype.")
-            advanced = True
-        elif entry is not None and not isinstance(entry, slice):
-            if isinstance(entry, bool) or not hasattr(entry, "__index__"):
-                raise ValueError(
-                    f"Cannot index an array with {type(entry).__name__}: "
-                    "use ints, slices, None, Ellipsis or integer arrays."
-                )
-    return entries, advanced
-
-
-class Advanced(NamedTuple):
-    """An index with arrays: first a basic region of the array, then a gather along `axes` of what is left."""
-
-    basic: Basic  # every array entry taken whole
-    axes: tuple[int, ...]  # dims of the region that are indexed
-    indices: list[array]
-    index_shape: tuple[int, ...]
-    place: int  # where the indexed dims stand in the result
-
-
-def _advanced(entries: list[Any], shape: tuple[int, ...]) -> Advanced:
-    for entry in entries:
-        if isinstance(entry, array) and entry.dtype is _graph.bool_:
-            raise ValueError(
-                "Boolean masks can be assigned through, not read: the result's shape would depend on values."
-            )
-    basic = _basic([slice(None) if isinstance(e, array) else e for e in entries], shape)
-    axes, indices, special, place_of = [], [], [], []
-    dim = 0  # of the region
-    for at, entry in enumerate(entries):
-        if isinstance(entry, array):
-            axes.append(dim)
-            indices.append(entry)
-        if entry is None or isinstance(entry, (slice, array)):
-            if not isinstance(entry, array):
-                dim += 1
-                continue
+    Raises:
+        IndexError: an integer is out of range.
+        ValueError: too many entries, two ellipses, or an entry that is no index.
+    """
+    ndim = len(shape)
+    used = 0
+    for item in index:
+        if item is not None and item is not Ellipsis:
+            used += 1
+    if used > ndim:
+        raise _too_many(ndim)
+    starts = [0] * ndim
+    steps = [1] * ndim
+    counts = list(shape)
+    mask = [WHOLE] * ndim
+    entries: list[Any] = []
+    out: list[int] = []
+    reshaped = False
+    dim = 0
+    skipped = ndim - used  # the dims that the ellipsis stands for
+    ellipsis = False
+    for item in index:
+        if item.__class__ is _Slice:
+            n = shape[dim]
+            if item.start is not None or item.stop is not None or item.step is not None:
+                start, count, step = _slice_of(item, n)
+                if count != n or step != 1:
+                    starts[dim], counts[dim], steps[dim] = start, count, step
+                    mask[dim] = UNIT_STEP if step == 1 else POSITIVE_STEP if step > 1 else NEGATIVE_STEP
+                n = count
+            out.append(n)
+            entries.append((dim, None))
             dim += 1
-        special.append(at)
-        place_of.append(sum(1 for e in entries[:at] if e is None or isinstance(e, slice)))
-    index_shape = tuple(broadcast_shapes(*[i.shape for i in indices]))
-    adjacent = special == list(range(special[0], special[-1] + 1))
-    return Advanced(basic, tuple(axes), indices, index_shape, place_of[0] if adjacent else 0)
+        elif item.__class__ is int:
+            n = shape[dim]
+            start = item + n if item < 0 else item
+            if not 0 <= start < n:
+                raise IndexError(f"index {item} is out of bounds for axis {dim} with size {n}")
+            if n != 1:
+                starts[dim], counts[dim], mask[dim] = start, 1, UNIT_STEP
+            entries.append((dim, -1))
+            reshaped = True
+            dim += 1
+        elif item is None:
+            out.append(1)
+            entries.append("new")
+            reshaped = True
+        elif item is Ellipsis:
+            if ellipsis:
+                raise ValueError("An index can only have a single ellipsis (...)")
+            ellipsis = True
+            for _ in range(skipped):
+                out.append(shape[dim])
+                entries.append((dim, None))
+                dim += 1
+        else:  # an array
+            entries.append((dim, item))
+            dim += 1
+    for d in range(dim, ndim):
+        out.append(shape[d])
+        entries.append((d, None))
+    return _Layout(starts, counts, steps, tuple(mask), entries, out, reshaped)
+
+
+_BASIC = frozenset({slice, int, type(None), type(Ellipsis)})
+
+
+def _normalized(index: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
+    """The index with NumPy integers as int and lists and NumPy arrays as arrays; whether there are arrays."""
+    items: list[Any] = []
+    arrays = False
+    for item in index:
+        if item.__class__ in _BASIC:
+            items.append(item)
+            continue
+        if isinstance(item, np.ndarray) and item.ndim == 0 and item.dtype.kind in "iu":
+            item = int(item)
+        elif isinstance(item, (bool, np.bool_)):
+            raise ValueError("Cannot index mlx array using the given type: a bool; use an array for a mask.")
+        elif isinstance(item, (int, np.integer)):
+            item = int(item)
+        elif isinstance(item, (list, np.ndarray)):
+            item = construct(item)
+        elif not isinstance(item, array):
+            raise ValueError(f"Cannot index mlx array using the given type: {type(item).__name__}.")
+        arrays = arrays or isinstance(item, array)
+        items.append(item)
+    return tuple(items), arrays
+
+
+def _index_arrays(arrays: Sequence[array], name: str, stream: Any = None) -> tuple[list[array], tuple[int, ...]]:
+    """Index arrays of one dtype, broadcast, and their shape. ValueError unless they are of integers and broadcast."""
+    dtype = None
+    for a in arrays:
+        category = a.dtype.category
+        if category == "bool":
+            raise ValueError("boolean indices are not yet supported: the shape of the result would depend on values")
+        if category not in ("signed", "unsigned"):
+            raise ValueError(f"[{name}] Got indices with invalid dtype {a.dtype.name}. Indices must be integral.")
+        of_a = _graph.int32 if a.dtype.size < 4 else _graph.int64 if a.dtype == _graph.uint64 else a.dtype
+        dtype = of_a if dtype is None else _graph.promote_types(dtype, of_a)
+    assert dtype is not None
+    converted = [to_dtype(a, dtype, stream) for a in arrays]
+    if len(converted) == 1:
+        return converted, converted[0].shape
+    shape = shapes.broadcast_shapes(*[a.shape for a in converted])
+    return [a if a.shape == shape else shapes.broadcast_to(a, shape, stream=stream) for a in converted], shape
+
+
+def _check_not_empty(a: array, axes: Sequence[int], index_shape: tuple[int, ...]) -> None:
+    if 0 not in index_shape and any(a.shape[axis] == 0 for axis in axes):
+        raise ValueError("[take] Cannot do a non-empty take from an empty axis.")
 
 
 # ---- reading
 
 
-def _region(a: array, basic: Basic, stream: Any = None) -> array:
-    if not basic.is_whole(a.shape):
-        a = strided_slice(a, basic.starts, basic.counts, basic.steps, stream=stream)
-    return _graph.reshape(a, basic.shape, stream)
-
-
-def gather(a: array, indices: Sequence[array], axes: Sequence[int], *, stream: Any = None) -> array:
-    """The elements at `indices` along `axes`: shape (broadcast index shape) + (the other dims of a).
+def getitem(a: array, index: Any) -> array:
+    """`a[index]`, with NumPy's meaning.
 
     Args:
         a: an array.
-        indices: one integer array per axis, broadcast against one another; negative values count from the end.
-        axes: the axes indexed, ascending.
+        index: an integer, slice, None, Ellipsis, array or list of integers, or a tuple of these.
+
+    Returns:
+        A view for integers and slices; elements picked by the index arrays otherwise.
+
+    Raises:
+        IndexError: an integer is out of range.
+        ValueError: too many indices, a boolean mask, a float, index arrays that do not broadcast.
     """
-    shape = tuple(broadcast_shapes(*[i.shape for i in indices]))
-    indices = [broadcast_to(i, shape, stream=stream) for i in indices]
-    rest = tuple(d for axis, d in enumerate(a.shape) if axis not in axes)
-    empty = any(a.shape[axis] == 0 for axis in axes)
-    if empty and 0 not in shape:
-        raise IndexError("Cannot index along an axis of size 0.")
-    return _gather.record((a, *indices), shape + rest, a.dtype, static=(tuple(axes),), stream=stream)
+    if index.__class__ is not tuple:
+        index = (index,)
+    for item in index:
+        if item.__class__ not in _BASIC:
+            index, arrays = _normalized(index)
+            if arrays:
+                return _getitem_arrays(a, _read(a.shape, index))
+            break
+    starts, counts, steps, mask, _, shape, reshaped = _read(a.shape, index)
+    if any(mask):
+        result = _slice.record((a,), counts, a.dtype, (mask,), starts + steps)
+        return _graph.reshape(result, shape) if reshaped else result
+    return _graph.reshape(a, shape) if reshaped else alias(a)
 
 
-def _move_indexed_dims(count: int, ndim: int, place: int) -> tuple[int, ...]:
-    """The permutation that puts `count` leading dims behind the `place` dims that follow them."""
-    rest = list(range(count, ndim))
-    return tuple(rest[:place] + list(range(count)) + rest[place:])
+def _view(a: array, layout: _Layout) -> array:
+    if not any(layout.mask):
+        return a
+    return _slice.record((a,), layout.counts, a.dtype, (layout.mask,), layout.starts + layout.steps)
 
 
-def get_item(a: array, index: Any) -> array:
-    """`a[index]`."""
-    entries, advanced = _classify(index, a.ndim)
-    if not advanced:
-        return _region(a, _basic(entries, a.shape))
-    plan = _advanced(entries, a.shape)
-    result = gather(_region(a, plan.basic), plan.indices, plan.axes)
-    if plan.place:
-        result = transpose(result, _move_indexed_dims(len(plan.index_shape), result.ndim, plan.place))
-    return result
+class _Plan(NamedTuple):
+    """How the dims of a gather's result, index dims first, stand in that of `a[index]`."""
+
+    axes: list[int]  # of the array, one an index array
+    index_shape: tuple[int, ...]
+    kept: list[int]  # dims of the array that a slice keeps, in order
+    before: int  # how many of those stand before the index dims
+    shape: list[int]  # of the result
 
 
-def take(a: array, /, indices: int | array, axis: int | None = None, *, stream: Any = None) -> array:
-    """Elements along an axis (of the flattened array for None).
-
-    Args:
-        a: an array.
-        indices: an int, which drops the axis, or an integer array, whose shape replaces it.
-        axis: the axis.
-
-    >>> mx.take(mx.array([10, 20, 30]), mx.array([2, 0]))
-    array([30, 10], dtype=int32)
-    """
-    require_array(a, "take")
-    if axis is None:
-        a, axis = _graph.reshape(a, [-1], stream), 0
-    axis = normalize_axis(axis, a.ndim, "take")
-    if isinstance(indices, int):
-        entries: list[Any] = [slice(None)] * a.ndim
-        entries[axis] = indices
-        return _region(a, _basic(entries, a.shape), stream)
-    indices = as_array(indices)
-    if indices.dtype.category not in ("signed", "unsigned"):
-        raise ValueError(f"[take] Indices must be integers, got {indices.dtype.name}.")
-    result = gather(a, [indices], (axis,), stream=stream)
-    if axis == 0:
-        return result
-    return transpose(result, _move_indexed_dims(indices.ndim, result.ndim, axis), stream=stream)
+def _plan(layout: _Layout, axes: list[int], index_shape: tuple[int, ...]) -> _Plan:
+    entries = layout.entries
+    advanced = [i for i, entry in enumerate(entries) if entry != "new" and entry[1] is not None]
+    together = advanced[-1] - advanced[0] == len(advanced) - 1
+    first = advanced[0] if together else 0
+    kept, shape = [], []
+    before = 0
+    for i, entry in enumerate(entries):
+        if i == first:
+            before = len(kept)
+            shape += index_shape
+        if entry == "new":
+            shape.append(1)
+        elif entry[1] is None:
+            kept.append(entry[0])
+            shape.append(layout.counts[entry[0]])
+    return _Plan(axes, index_shape, kept, before, shape)
 
 
-def _along_shapes(name: str, a: array, indices: array, axis: int, stream: Any) -> tuple[array, array]:
-    """`a` and `indices` with their other dims broadcast."""
-    if indices.dtype.category not in ("signed", "unsigned"):
-        raise ValueError(f"[{name}] Indices must be integers, got {indices.dtype.name}.")
-    if a.ndim != indices.ndim:
-        raise ValueError(f"[{name}] Indices of {indices.ndim} dimensions do not match an array of {a.ndim}.")
-    others = broadcast_shapes(
-        tuple(1 if d == axis else n for d, n in enumerate(a.shape)),
-        tuple(1 if d == axis else n for d, n in enumerate(indices.shape)),
-    )
-    a_shape = tuple(a.shape[axis] if d == axis else n for d, n in enumerate(others))
-    i_shape = tuple(indices.shape[axis] if d == axis else n for d, n in enumerate(others))
-    return broadcast_to(a, a_shape, stream=stream), broadcast_to(indices, i_shape, stream=stream)
+def _split_arrays(layout: _Layout) -> tuple[list[int], list[array]]:
+    found = [entry for entry in layout.entries if entry != "new" and isinstance(entry[1], array)]
+    return [dim for dim, _ in found], [a for _, a in found]
 
 
-def take_along_axis(a: array, /, indices: array, axis: int | None = -1, *, stream: Any = None) -> array:
-    """out[..., i, ...] = a[..., indices[..., i, ...], ...], the other dims broadcast; flattened for axis None."""
-    require_array(a, "take_along_axis")
-    indices = as_array(indices)
-    if axis is None:
-        a, axis = _graph.reshape(a, [-1], stream), 0
-    axis = normalize_axis(axis, a.ndim, "take_along_axis")
-    a, indices = _along_shapes("take_along_axis", a, indices, axis, stream)
-    return _take_along_axis.record((a, indices), indices.shape, a.dtype, static=(axis,), stream=stream)
+def _getitem_arrays(a: array, layout: _Layout) -> array:
+    axes, arrays = _split_arrays(layout)
+    arrays, index_shape = _index_arrays(arrays, "gather")
+    _check_not_empty(a, axes, index_shape)
+    plan = _plan(layout, axes, index_shape)
+    view = _view(a, layout)
+    integers = [entry[0] for entry in layout.entries if entry != "new" and entry[1].__class__ is int]
+    if integers:
+        view = shapes.squeeze(view, integers)
+        axes = [axis - sum(d < axis for d in integers) for axis in axes]
+    rest = [layout.counts[d] for d in plan.kept]
+    result = _gather.record((view, *arrays), [*index_shape, *rest], a.dtype, (tuple(axes),))
+    if plan.before and index_shape:
+        k = len(index_shape)
+        order = [*range(k, k + plan.before), *range(k), *range(k + plan.before, k + len(rest))]
+        result = shapes.transpose(result, order)
+    return _graph.reshape(result, plan.shape)
 
 
 # ---- writing
 
 
-def _broadcast_value(value: array, shape: Sequence[int]) -> array:
-    """`value` broadcast to `shape`; surplus leading dims of 1 are dropped, as in assignment."""
-    if value.ndim > len(shape):
-        surplus = value.ndim - len(shape)
-        if any(d != 1 for d in value.shape[:surplus]):
-            raise ValueError(f"Cannot assign shape {value.shape} to a region of shape {tuple(shape)}.")
-        value = _graph.reshape(value, list(value.shape[surplus:]))
-    return value if value.shape == tuple(shape) else broadcast_to(value, tuple(shape))
+def setitem(a: array, index: Any, value: Any) -> array:
+    """The array that `a` is after `a[index] = value`.
 
+    Args:
+        a: an array.
+        index: as for reading, or a boolean array of a's first dims: its true elements are assigned.
+        value: a number or array that broadcasts to `a[index]`; cast to a's dtype. With a mask it broadcasts to the
+            dims after the mask's, or has one row for every true element, in order.
 
-def _update_region(a: array, basic: Basic, value: array) -> array:
-    value = _graph.reshape(_broadcast_value(value, basic.shape), basic.counts)
-    if 0 in basic.counts:
-        return a
-    if basic.is_whole(a.shape):
-        return value
-    mask = tuple(
-        WHOLE
-        if count == dim and step == 1
-        else UNIT_STEP
-        if step == 1
-        else POSITIVE_STEP
-        if step > 1
-        else NEGATIVE_STEP
-        for count, dim, step in zip(basic.counts, a.shape, basic.steps, strict=True)
-    )
-    ints = (*basic.starts, *basic.steps)
-    return _slice_update.record((a, value), a.shape, a.dtype, static=(mask, "none"), ints=ints)
-
-
-def scatter(
-    a: array, indices: Sequence[array], updates: array, axes: Sequence[int], mode: str = "none", *, stream: Any = None
-) -> array:
-    """`a` with updates written at `indices` along `axes`; `mode` none, add, prod, max or min.
-
-    Updates have the shape that `gather` of the same indices has. With mode none, one of the updates to an
-    element wins.
+    Raises:
+        IndexError: an integer is out of range.
+        ValueError: as for reading, or `value` does not broadcast.
     """
-    shape = tuple(broadcast_shapes(*[i.shape for i in indices]))
-    indices = [broadcast_to(i, shape, stream=stream) for i in indices]
-    rest = tuple(d for axis, d in enumerate(a.shape) if axis not in axes)
-    updates = broadcast_to(_graph.astype(updates, a.dtype, stream), shape + rest, stream=stream)
-    if 0 in updates.shape:
-        return a
-    if any(a.shape[axis] == 0 for axis in axes):
-        raise IndexError("Cannot index along an axis of size 0.")
-    return _scatter.record((a, updates, *indices), a.shape, a.dtype, static=(tuple(axes), mode), stream=stream)
+    if index.__class__ is bool:
+        return setitem(a, _FULL if a.ndim else (), value) if index else alias(a)
+    update = _value(value, a)
+    if index.__class__ is not tuple:
+        index = (index,)
+    for item in index:
+        if item.__class__ not in _BASIC:
+            index, arrays = _normalized(index)
+            if arrays:
+                mask = _mask_of(index)
+                if mask is not None:
+                    return _masked(a, mask, update)
+                return _update_arrays(a, _read(a.shape, index), update, "none")
+            break
+    return _update_view(a, _read(a.shape, index), update)
 
 
-def _masked(a: array, mask: array, value: array) -> array:
-    """`a` with the elements where `mask` (over its leading dims) is true replaced."""
-    if mask.shape != a.shape[: mask.ndim]:
-        raise IndexError(f"A boolean mask of shape {mask.shape} does not match the array's {a.shape}.")
-    rest = a.shape[mask.ndim :]
-    spread = _graph.reshape(mask, [*mask.shape, *([1] * len(rest))])
-    if value.ndim <= len(rest) or value.size == 1:
-        return where(spread, _broadcast_value(value, rest), a)
-    # Row k of the value goes to the k-th true element.
-    rank = maximum(subtract(cumsum(_graph.reshape(mask, [-1])), 1), 0)
-    rows = _graph.reshape(take(value, minimum(rank, value.shape[0] - 1), axis=0), [*mask.shape, *value.shape[1:]])
-    return where(spread, broadcast_to(rows, a.shape), a)
+def _value(value: Any, a: array) -> array:
+    if not isinstance(value, array):
+        if value is None:
+            raise TypeError("None cannot be assigned to an array's elements")
+        if isinstance(value, (list, tuple, str, dict)):
+            raise ValueError(f"Invalid type {type(value).__name__} received in array initialization.")
+        value = _graph.weak_operand(value, a)
+    return value if value.dtype == a.dtype else _graph.astype(value, a.dtype)
 
 
-def _updated(a: array, index: Any, value: Any, mode: str) -> array:
-    """`a` with `a[index]` combined with `value` by `mode`."""
-    value = _graph.weak_operand(value, a) if not isinstance(value, (list, tuple)) else array(value)
-    value = _graph.astype(value, a.dtype)
-    entries, advanced = _classify(index, a.ndim)
-    if not advanced:
-        basic = _basic(entries, a.shape)
-        return _update_region(a, basic, _combine(_region(a, basic), value, mode))
-    masks = [e for e in entries if isinstance(e, array) and e.dtype is _graph.bool_]
-    if masks:
-        if len(entries) > 1 and not (
-            entries[0] is masks[0] and all(e == slice(None) for e in entries[1:] if not isinstance(e, array))
-        ):
-            raise ValueError("A boolean mask cannot be mixed with other indices.")
-        return _masked(a, masks[0], _combine(a, value, mode) if mode != "none" else value)
-    plan = _advanced(entries, a.shape)
-    region = _region(a, plan.basic)
-    rest = [d for axis, d in enumerate(region.shape) if axis not in plan.axes]
-    n = len(plan.index_shape)
-    value = _broadcast_value(value, [*rest[: plan.place], *plan.index_shape, *rest[plan.place :]])
-    if plan.place:
-        p = plan.place
-        value = transpose(value, (*range(p, p + n), *range(p), *range(p + n, value.ndim)))
-    written = scatter(region, plan.indices, value, plan.axes, mode)
-    if plan.basic.is_whole(a.shape) and region.shape == a.shape:
-        return written
-    return _update_region(a, plan.basic, written)
+def _fit(update: array, layout: _Layout) -> array:
+    """`update`, which broadcasts to the indexed part, with one dim a dim of the array, which broadcast to the slice."""
+    shape = update.shape
+    if not shape:
+        return update
+    region = layout.shape
+    while len(shape) > len(region) and shape[0] == 1:
+        shape = shape[1:]
+    n = len(shape)
+    if n > len(region) or any(m != r and m != 1 for m, r in zip(shape, region[len(region) - n :], strict=True)):
+        raise ValueError(f"[broadcast_shapes] Shapes {update.shape} and {tuple(region)} cannot be broadcast.")
+    if layout.reshaped:
+        dims: list[int] = []
+        for entry in reversed(layout.entries):
+            if entry != "new" and entry[1] is not None:
+                dims.append(1)  # an integer
+            else:
+                if n == 0:
+                    break
+                n -= 1
+                if entry != "new":
+                    dims.append(shape[n])
+        shape = tuple(reversed(dims))
+        while len(shape) > 1 and shape[0] == 1:
+            shape = shape[1:]
+    return update if shape == update.shape else _graph.reshape(update, shape)
 
 
-def _combine(old: array, value: array, mode: str) -> array:
-    match mode:
-        case "add":
-            return add(old, value)
-        case "prod":
-            return multiply(old, value)
-        case "max":
-            return maximum(old, value)
-        case "min":
-            return minimum(old, value)
-    return value
+def _update_view(a: array, layout: _Layout, update: array) -> array:
+    update = _fit(update, layout)
+    counts = layout.counts
+    if update.shape != tuple(counts):
+        # The counts of the slice are those of the update: they are not among the ints.
+        update = shapes._broadcast_to.record((update,), counts, a.dtype)
+    if any(layout.mask):
+        ints = layout.starts + layout.steps
+        return _slice_update.record((a, update), a.shape, a.dtype, (layout.mask, "none"), ints)
+    return alias(update)
 
 
-def set_item(a: array, index: Any, value: Any) -> array:
-    """What `a` becomes by `a[index] = value`."""
-    if isinstance(value, (list, tuple, str)):
-        raise ValueError(f"Invalid type {type(value).__name__} received where an array or a number is expected.")
-    return _updated(a, index, value, "none")
+def _update_arrays(a: array, layout: _Layout, update: array, mode: str) -> array:
+    axes, arrays = _split_arrays(layout)
+    arrays, index_shape = _index_arrays(arrays, "scatter")
+    _check_not_empty(a, axes, index_shape)
+    plan = _plan(layout, axes, index_shape)
+    shape = update.shape
+    while len(shape) > len(plan.shape) and shape[0] == 1:
+        shape = shape[1:]
+    update = shapes.broadcast_to(_graph.reshape(update, shape), plan.shape)
+    k, before, n_kept = len(index_shape), plan.before, len(plan.kept)
+    counts = [layout.counts[d] for d in plan.kept]
+    update = _graph.reshape(update, [*counts[:before], *index_shape, *counts[before:]])  # without new dims
+    if before and k:
+        update = shapes.transpose(update, [*range(before, before + k), *range(before), *range(before + k, k + n_kept)])
+    rest = [layout.counts[d] for d in range(a.ndim) if d not in axes]  # dims of integers, of size 1, too
+    update = _graph.reshape(update, [*index_shape, *rest])
+    view = _view(a, layout)
+    result = _scatter.record((view, update, *arrays), layout.counts, a.dtype, (tuple(axes), mode))
+    if not any(layout.mask):
+        return result
+    ints = layout.starts + layout.steps
+    return _slice_update.record((a, result), a.shape, a.dtype, (layout.mask, "none"), ints)
 
 
-class _At:
-    """`x.at`: updates that count every repeated index, each returning a new array."""
+def _mask_of(index: tuple[Any, ...]) -> array | None:
+    """The boolean mask if there is one. ValueError when it is not the only index."""
+    masks = [item for item in index if isinstance(item, array) and item.dtype == _graph.bool_]
+    if not masks:
+        return None
+    if len(index) > 1:
+        raise ValueError("a boolean mask cannot be combined with other indices: index the part first")
+    return masks[0]
 
-    def __init__(self, a: array) -> None:
+
+def _masked(a: array, mask: array, update: array) -> array:
+    shape, k = a.shape, mask.ndim
+    if mask.shape != shape[:k]:
+        raise ValueError(
+            "The boolean mask should have the same shape as the beginning of the indexed array but the mask has shape "
+            f"{mask.shape} and the array has shape {shape}."
+        )
+    rest = shape[k:]
+    wide = _graph.reshape(mask, [*mask.shape, *([1] * len(rest))])
+    value_shape = update.shape
+    while len(value_shape) > len(rest) and value_shape[0] == 1:
+        value_shape = value_shape[1:]
+    extra = len(value_shape) - len(rest)
+    fits = all(m in (1, n) for m, n in zip(reversed(value_shape), reversed(rest), strict=False))
+    if extra > 1 or not fits:
+        raise ValueError(
+            f"Value array of shape {update.shape} must be broadcastable with the last {len(rest)} dimensions {rest} "
+            "of the input, or have one more for the true elements of the mask."
+        )
+    if extra <= 0:
+        return ew.where(wide, _graph.reshape(update, value_shape), a)
+    if 0 in value_shape or mask.size == 0:
+        return alias(a)
+    # One row a true element: its number among them says which row is its.
+    ordinal = reductions.cumsum(to_dtype(shapes.flatten(mask), _graph.int32))
+    row = ew.clip(ew.subtract(ordinal, 1), 0, value_shape[0] - 1)
+    rows = take(shapes.broadcast_to(update, (value_shape[0], *rest)), row, 0)
+    return ew.where(wide, _graph.reshape(rows, shape), a)
+
+
+class ArrayAt:
+    """`a.at[index]`: updates that count every occurrence of a repeated index.
+
+    >>> mx.zeros(2).at[mx.array([0, 0])].add(1)
+    array([2, 0], dtype=float32)
+    """
+
+    __slots__ = ("_array", "_index", "_indexed")
+
+    def __init__(self, a: array):
         self._array = a
+        self._indexed = False
 
-    def __getitem__(self, index: Any) -> _AtIndex:
-        return _AtIndex(self._array, index)
+    def __getitem__(self, index: Any) -> ArrayAt:
+        result = ArrayAt(self._array)
+        result._index, result._indexed = index, True
+        return result
 
-
-class _AtIndex:
-    def __init__(self, a: array, index: Any) -> None:
-        self._array = a
-        self._index = index
+    def _apply(self, value: Any, mode: str, function: Any) -> array:
+        if not self._indexed:
+            raise ValueError("must give indices to array.at: a.at[index]")
+        a, index = self._array, self._index
+        update = _value(value, a)
+        index, arrays = _normalized(index if index.__class__ is tuple else (index,))
+        layout = _read(a.shape, index)
+        if arrays:
+            return _update_arrays(a, layout, update, mode)
+        # Without index arrays no element is met twice.
+        part = _view(a, layout)
+        fitted = _fit(update, layout)
+        return _update_view(a, layout._replace(shape=layout.counts, reshaped=False), function(part, fitted))
 
     def add(self, value: Any) -> array:
-        """a[index] + value."""
-        return _updated(self._array, self._index, value, "add")
+        """a with `value` added to the indexed elements."""
+        return self._apply(value, "add", ew.add)
 
     def subtract(self, value: Any) -> array:
-        """a[index] - value."""
-        return self.add(negative(_graph.weak_operand(value, self._array)))
+        """a with `value` subtracted from the indexed elements."""
+        return self._apply(_value(value, self._array) * -1, "add", ew.add)
 
     def multiply(self, value: Any) -> array:
-        """a[index] * value."""
-        return _updated(self._array, self._index, value, "prod")
+        """a with the indexed elements multiplied by `value`."""
+        return self._apply(value, "prod", ew.multiply)
 
     def divide(self, value: Any) -> array:
-        """a[index] / value."""
-        return self.multiply(divide(1, _graph.weak_operand(value, self._array)))
+        """a with the indexed elements divided by `value` (multiplied by its reciprocal in a's dtype)."""
+        return self._apply(ew.reciprocal(_value(value, self._array)), "prod", ew.multiply)
 
     def maximum(self, value: Any) -> array:
-        """max(a[index], value)."""
-        return _updated(self._array, self._index, value, "max")
+        """a with the indexed elements raised to `value` where they are less."""
+        return self._apply(value, "max", ew.maximum)
 
     def minimum(self, value: Any) -> array:
-        """min(a[index], value)."""
-        return _updated(self._array, self._index, value, "min")
+        """a with the indexed elements lowered to `value` where they are greater."""
+        return self._apply(value, "min", ew.minimum)
 
 
-def at(a: array) -> _At:
-    """`x.at[index].add(value)` and its kin."""
-    return _At(a)
+# ---- functions
 
 
-def put_along_axis(a: array, /, indices: array, values: Any, axis: int | None = None, *, stream: Any = None) -> array:
-    """`a` with out[..., indices[..., i, ...], ...] = values[..., i, ...]; flattened indices for axis None."""
-    require_array(a, "put_along_axis")
-    shape = a.shape
+def take(a: array, /, indices: int | array, axis: int | None = None, *, stream: Any = None) -> array:
+    """Elements at positions along an axis, of the flattened array for None.
+
+    Args:
+        a: an array.
+        indices: an integer or an array of integers, of any shape; negative ones count from the end.
+        axis: the axis.
+        stream: a stream or device.
+
+    Returns:
+        a's shape with the axis replaced by the shape of `indices`.
+
+    Raises:
+        IndexError: the axis, or an integer index, is out of range.
+        ValueError: indices that are not integers, or a non-empty take from an empty axis.
+
+    >>> mx.take(mx.array([5, 6, 7]), mx.array([2, 0]))
+    array([7, 5], dtype=int32)
+    """
+    require_array(a, "take")
     if axis is None:
-        flat = _graph.reshape(a, [-1], stream)
-        indices = _graph.reshape(as_array(indices), [-1], stream)
-        values = as_array(values)
-        if values.ndim > 1:
-            values = _graph.reshape(values, [-1], stream)
-        return _graph.reshape(put_along_axis(flat, indices, values, 0, stream=stream), list(shape), stream)
+        a = a if a.ndim == 1 else shapes.flatten(a, stream=stream)
+        axis = 0
+    axis = normalize_axis(axis, a.ndim, "take")
+    shape = a.shape
+    if not isinstance(indices, array):
+        n, i = shape[axis], operator.index(indices)
+        if n == 0:
+            raise ValueError("[take] Cannot do a non-empty take from an empty axis.")
+        if not -n <= i < n:
+            raise IndexError(f"[take] index {i} is out of bounds for axis {axis} with size {n}")
+        return shapes.squeeze(shapes.slice_along(a, axis, i % n, i % n + 1, stream=stream), axis, stream=stream)
+    (index,), index_shape = _index_arrays([indices], "gather", stream)
+    _check_not_empty(a, (axis,), index_shape)
+    rest = (*shape[:axis], *shape[axis + 1 :])
+    result = _gather.record((a, index), (*index_shape, *rest), a.dtype, ((axis,),), stream=stream)
+    k = len(index_shape)
+    if axis == 0 or k == 0:
+        return result
+    return shapes.transpose(result, [*range(k, k + axis), *range(k), *range(k + axis, k + len(rest))], stream=stream)
+
+
+def _aligned(a: array, indices: array, axis: int, name: str, stream: Any) -> tuple[array, tuple[int, ...]]:
+    """Indices of an allowed dtype, and the shape all other dims of `a` and them broadcast to (axis: of the indices)."""
+    require_array(indices, name)
+    if indices.ndim != a.ndim:
+        raise ValueError(f"[{name}] Indices of dimension {indices.ndim} does not match array of dimension {a.ndim}.")
+    (indices,), shape = _index_arrays([indices], name, stream)
+    of_a = a.shape
+    others = shapes.broadcast_shapes(of_a[:axis] + of_a[axis + 1 :], shape[:axis] + shape[axis + 1 :])
+    if of_a[axis] == 0 and 0 not in (*others, shape[axis]):
+        raise ValueError(f"[{name}] Cannot index the empty axis {axis}.")
+    return indices, (*others[:axis], shape[axis], *others[axis:])
+
+
+def take_along_axis(a: array, /, indices: array, axis: int | None = -1, *, stream: Any = None) -> array:
+    """`result[..., i, ...] = a[..., indices[..., i, ...], ...]` along an axis.
+
+    Args:
+        a: an array, flattened if the axis is None.
+        indices: integers, as many dims as a; the dims other than the axis broadcast.
+        axis: the axis.
+        stream: a stream or device.
+
+    Raises:
+        ValueError: another number of dims, dims that do not broadcast, indices that are not integers.
+        IndexError: the axis is out of range.
+    """
+    require_array(a, "take_along_axis")
+    if axis is None:
+        a, axis = shapes.flatten(a, stream=stream), 0
+    axis = normalize_axis(axis, a.ndim, "take_along_axis")
+    indices, shape = _aligned(a, indices, axis, "take_along_axis", stream)
+    indices = shapes.broadcast_to(indices, shape, stream=stream)
+    a = shapes.broadcast_to(a, (*shape[:axis], a.shape[axis], *shape[axis + 1 :]), stream=stream)
+    return _take_along_axis.record((a, indices), shape, a.dtype, (axis,), stream=stream)
+
+
+def put_along_axis(a: array, /, indices: array, values: array, axis: int | None = None, *, stream: Any = None) -> array:
+    """`a` with `a[..., indices[..., i, ...], ...] = values[..., i, ...]` along an axis.
+
+    Args:
+        a: an array, taken as flattened if the axis is None.
+        indices: integers, as many dims as a; the dims other than the axis broadcast to a's.
+        values: broadcasts to the indices; cast to a's dtype.
+        axis: the axis.
+        stream: a stream or device.
+
+    Raises:
+        ValueError: another number of dims, dims that do not broadcast, indices that are not integers.
+        IndexError: the axis is out of range.
+    """
+    require_array(a, "put_along_axis")
+    require_array(values, "put_along_axis")
+    if axis is None:
+        flat = put_along_axis(shapes.flatten(a, stream=stream), shapes.flatten(indices, stream=stream), values, 0)
+        return _graph.reshape(flat, a.shape, stream)
     axis = normalize_axis(axis, a.ndim, "put_along_axis")
-    indices = as_array(indices)
-    wide, indices = _along_shapes("put_along_axis", a, indices, axis, stream)
-    if wide.shape != shape:
-        raise ValueError(f"[put_along_axis] Indices of shape {indices.shape} do not fit an array of shape {shape}.")
-    values = broadcast_to(_graph.astype(as_array(values), a.dtype, stream), indices.shape, stream=stream)
-    return _put_along_axis.record((a, indices, values), shape, a.dtype, static=(axis, "none"), stream=stream)
+    indices, shape = _aligned(a, indices, axis, "put_along_axis", stream)
+    if shape[:axis] + shape[axis + 1 :] != a.shape[:axis] + a.shape[axis + 1 :]:
+        raise ValueError(f"[broadcast_shapes] Indices of shape {indices.shape} do not broadcast to {a.shape}.")
+    values = to_dtype(values, a.dtype, stream)
+    shape = shapes.broadcast_shapes(shape, values.shape) if values.ndim <= len(shape) else shape
+    indices = shapes.broadcast_to(indices, shape, stream=stream)
+    values = shapes.broadcast_to(values, shape, stream=stream)
+    return _put_along_axis.record((a, indices, values), a.shape, a.dtype, (axis, "none"), stream=stream)
 
 
-def _start_indices(
-    name: str, a: array, start: array, axes: Sequence[int], sizes: Sequence[int], stream: Any
-) -> list[array]:
-    """Index arrays of a block of `sizes` that begins at `start`, an integer array of one entry an axis."""
-    if start.dtype.category not in ("signed", "unsigned"):
-        raise ValueError(f"[{name}] Start indices must be integers, got {start.dtype.name}.")
-    if start.size != len(axes):
-        raise ValueError(f"[{name}] {start.size} start indices for {len(axes)} axes.")
-    start = _graph.reshape(start, [-1], stream)
-    result = []
-    for k, (axis, size) in enumerate(zip(axes, sizes, strict=True)):
-        if size > a.shape[axis]:
-            raise ValueError(f"[{name}] A block of {size} does not fit axis {axis} of size {a.shape[axis]}.")
-        index = add(
-            _graph.reshape(start[k], [1], stream), arange(size, dtype=_graph.int32, stream=stream), stream=stream
+def _dynamic_starts(
+    a: array, start_indices: array, axes: Sequence[int], sizes: Sequence[int], name: str, stream: Any
+) -> dict[int, array]:
+    """For each axis the positions start, start + 1, ..., the start held within the array."""
+    require_array(start_indices, name)
+    if start_indices.ndim > 1:
+        raise ValueError(
+            f"[{name}] array of starting indices must be zero or one dimensional "
+            f"but has dimension {start_indices.ndim}."
         )
-        dims = [1] * len(axes)
-        dims[k] = size
-        result.append(_graph.reshape(index, dims, stream))
-    return result
+    axes = list(axes)
+    if start_indices.size != len(axes):
+        raise ValueError(f"[{name}] Number of starting indices {start_indices.size} does not match axes {axes}.")
+    if start_indices.dtype.category not in ("signed", "unsigned"):
+        raise ValueError(f"[{name}] Start indices must be integers, got type {start_indices.dtype.name}.")
+    axes = [normalize_axis(axis, a.ndim, name) for axis in axes]
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"[{name}] Repeat axes not allowed.")
+    flat = to_dtype(_graph.reshape(start_indices, [len(axes)], stream), _graph.int32, stream)
+    positions = {}
+    for i, axis in enumerate(axes):
+        start = shapes.slice_along(flat, 0, i, i + 1, stream=stream)
+        n, size = a.shape[axis], sizes[axis]
+        wrapped = ew.where(ew.less(start, 0, stream=stream), ew.add(start, n, stream=stream), start, stream=stream)
+        held = ew.clip(wrapped, 0, n - size, stream=stream)
+        positions[axis] = ew.add(held, creation.arange(size, dtype=_graph.int32, stream=stream), stream=stream)
+    return positions
 
 
-def slice_(
+def slice(
     a: array, start_indices: array, axes: Sequence[int], slice_size: Sequence[int], *, stream: Any = None
 ) -> array:
-    """A block of `a` of shape `slice_size`, whose start along `axes` is data (an integer array)."""
-    axes = [normalize_axis(x, a.ndim, "slice") for x in axes]
-    if len(slice_size) != a.ndim:
-        raise ValueError(f"[slice] {len(slice_size)} sizes for an array of {a.ndim} dimensions.")
-    region = strided_slice(
-        a,
-        [0] * a.ndim,
-        [a.shape[d] if d in axes else slice_size[d] for d in range(a.ndim)],
-        [1] * a.ndim,
-        stream=stream,
-    )
-    starts = _start_indices("slice", region, as_array(start_indices), axes, [slice_size[x] for x in axes], stream)
-    for index, axis in zip(starts, axes, strict=True):
-        region = take(region, _graph.reshape(index, [-1], stream), axis=axis, stream=stream)
-    return region
+    """A part of `a` whose place is computed: `start_indices` is an array.
+
+    Args:
+        a: an array.
+        start_indices: 0-d or 1-d integers, one an axis; a start is held back so that the part lies within the array.
+        axes: the axes they are of; along others the part starts at 0.
+        slice_size: the shape of the part.
+        stream: a stream or device.
+
+    Raises:
+        ValueError: sizes, starts or axes that do not match.
+        IndexError: an axis is out of range.
+
+    >>> mx.slice(mx.array([[1, 2, 3], [4, 5, 6]]), mx.array(1), (0,), (1, 2))
+    array([[4, 5]], dtype=int32)
+    """
+    require_array(a, "slice")
+    sizes = normalize_shape(slice_size, "slice")
+    if len(sizes) != a.ndim:
+        raise ValueError(f"[slice] Invalid slice size for array with {a.ndim} dimensions.")
+    if any(m > n for m, n in zip(sizes, a.shape, strict=True)):
+        raise ValueError(f"[slice] Invalid slice size {sizes} for array with shape {a.shape}.")
+    positions = _dynamic_starts(a, start_indices, axes, sizes, "slice", stream)
+    fixed = [a.shape[d] if d in positions else sizes[d] for d in range(a.ndim)]
+    a = shapes.strided_slice(a, [0] * a.ndim, fixed, [1] * a.ndim, stream=stream)
+    if 0 in sizes:
+        return shapes.strided_slice(a, [0] * a.ndim, sizes, [1] * a.ndim, stream=stream)
+    for axis, index in positions.items():
+        a = take(a, index, axis, stream=stream)
+    return a
 
 
 def slice_update(a: array, update: array, start_indices: array, axes: Sequence[int], *, stream: Any = None) -> array:
-    """`a` with a block replaced by `update`; the block's start along `axes` is data (an integer array)."""
-    axes = [normalize_axis(x, a.ndim, "slice_update") for x in axes]
-    if update.ndim != a.ndim:
-        raise ValueError(f"[slice_update] An update of {update.ndim} dimensions for an array of {a.ndim}.")
-    order = sorted(range(len(axes)), key=lambda k: axes[k])
-    start = take(_graph.reshape(as_array(start_indices), [-1], stream), array(order), stream=stream)
-    axes = [axes[k] for k in order]
-    indices = _start_indices("slice_update", a, start, axes, [update.shape[x] for x in axes], stream)
-    others = [d for d in range(a.ndim) if d not in axes]
-    whole = strided_slice(a, [0] * a.ndim, a.shape, [1] * a.ndim, stream=stream)
-    if any(update.shape[d] != a.shape[d] for d in others):
-        raise ValueError(f"[slice_update] An update of shape {update.shape} does not cover {a.shape} outside {axes}.")
-    moved = transpose(update, (*axes, *others), stream=stream)
-    return scatter(whole, indices, moved, axes, stream=stream)
+    """`a` with a part replaced whose place is computed: `start_indices` is an array.
+
+    Args:
+        a: an array.
+        update: the new part, at most as large as a; cast to a's dtype. Missing dims in front have size 1.
+        start_indices: 0-d or 1-d integers, one an axis; a start is held back so that the part lies within the array.
+        axes: the axes they are of; along others the part starts at 0.
+        stream: a stream or device.
+
+    Raises:
+        ValueError: shapes, starts or axes that do not match.
+        IndexError: an axis is out of range.
+    """
+    require_array(a, "slice_update")
+    require_array(update, "slice_update")
+    sizes = (1,) * (a.ndim - update.ndim) + update.shape
+    if len(sizes) != a.ndim or any(m > n for m, n in zip(sizes, a.shape, strict=True)):
+        raise ValueError(f"[broadcast_shapes] Shapes {update.shape} and {a.shape} cannot be broadcast.")
+    positions = _dynamic_starts(a, start_indices, axes, sizes, "slice_update", stream)
+    if 0 in sizes:
+        return alias(a)
+    for d in range(a.ndim):
+        if d not in positions and sizes[d] != a.shape[d]:
+            positions[d] = creation.arange(sizes[d], dtype=_graph.int32, stream=stream)
+    update = _graph.reshape(to_dtype(update, a.dtype, stream), sizes, stream)
+    if not positions:
+        return update
+    indexed = sorted(positions)
+    others = [d for d in range(a.ndim) if d not in positions]
+    index_shape = [sizes[d] for d in indexed]
+    arrays = []
+    for i, d in enumerate(indexed):
+        spread = _graph.reshape(positions[d], [sizes[d] if j == i else 1 for j in range(len(indexed))], stream)
+        arrays.append(shapes.broadcast_to(spread, index_shape, stream=stream))
+    update = shapes.transpose(update, indexed + others, stream=stream)
+    return _scatter.record((a, update, *arrays), a.shape, a.dtype, (tuple(indexed), "none"), stream=stream)
 
 
-_graph.set_hooks(getitem=get_item, setitem=set_item)
+_graph.set_hooks(getitem=getitem, setitem=setitem)

@@ -1,0 +1,112 @@
+"""Normalisation, rotary positions and attention. Everything is computed in float32 (float64 for float64)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._rules import Array, narrow, rule, widen
+
+# Scores of at most this many elements are held at a time.
+_SCORES = 1 << 22
+
+
+@rule("rms_norm")
+def _rms_norm(node: Any, x: Array, weight: Array | None = None) -> Array:
+    (eps,) = node.floats
+    x = widen(x)
+    square = np.einsum("...i,...i->...", x, x)[..., None]
+    square *= x.dtype.type(1 / x.shape[-1]) if x.shape[-1] else 0
+    square += x.dtype.type(eps)
+    np.sqrt(square, out=square)
+    out = x / square
+    if weight is not None:
+        out *= widen(weight)
+    return narrow(out, node.np_dtype)
+
+
+@rule("layer_norm")
+def _layer_norm(node: Any, x: Array, *affine: Array) -> Array:
+    (eps,) = node.floats
+    has_weight, has_bias = node.static
+    x = widen(x)
+    if x.size == 0:
+        return narrow(x, node.np_dtype)
+    out = x - np.mean(x, axis=-1, keepdims=True)
+    variance = np.mean(out * out, axis=-1, keepdims=True)
+    out /= np.sqrt(variance + x.dtype.type(eps))
+    if has_weight:
+        out *= widen(affine[0])
+    if has_bias:
+        out += widen(affine[-1])
+    return narrow(out, node.np_dtype)
+
+
+@rule("rope")
+def _rope(node: Any, x: Array, *more: Array) -> Array:
+    dims, traditional, has_offset, has_freqs = node.static
+    base, scale = node.floats
+    batch, length = x.shape[0], x.shape[-2]
+    start = more[0].astype(np.int64) if has_offset else np.array([node.ints[0]])
+    positions = (start[:, None] + np.arange(length)).astype(np.float32) * np.float32(scale)
+    if has_freqs:
+        frequency = 1 / more[-1].astype(np.float32)
+    else:
+        frequency = np.exp(np.arange(dims // 2, dtype=np.float32) * np.float32(-np.log(base) / (dims // 2)))
+    angle = positions[:, :, None] * frequency  # (1 or B, T, dims / 2)
+    angle = angle.reshape(angle.shape[0], *(1,) * (x.ndim - 3), *angle.shape[1:])
+    wide = widen(x)
+    cosine, sine = np.cos(angle).astype(wide.dtype), np.sin(angle).astype(wide.dtype)
+    out = np.empty(x.shape, wide.dtype)
+    half = dims // 2
+    first, second = (slice(0, dims, 2), slice(1, dims, 2)) if traditional else (slice(0, half), slice(half, dims))
+    left, right = wide[..., first], wide[..., second]
+    if batch:
+        np.subtract(left * cosine, right * sine, out=out[..., first])
+        np.add(left * sine, right * cosine, out=out[..., second])
+        out[..., dims:] = wide[..., dims:]
+    return narrow(out, node.np_dtype)
+
+
+@rule("sdpa")
+def _sdpa(node: Any, q: Array, k: Array, v: Array, *more: Array) -> Array:
+    kind, has_sinks = node.static
+    (scale,) = node.floats
+    batch, heads, n_queries, _ = q.shape
+    kv_heads, n_keys = k.shape[1:3]
+    group = heads // kv_heads
+    q, k, v = widen(q), widen(k), widen(v)
+    out = np.empty((batch, heads, n_queries, v.shape[-1]), v.dtype)
+    if out.size == 0:
+        return out.astype(node.np_dtype)
+    mask = np.broadcast_to(more[0], (batch, heads, n_queries, n_keys)) if kind in ("bool", "additive") else None
+    sinks = widen(more[-1]).reshape(heads, 1, 1) if has_sinks else None
+    step = max(1, _SCORES // max(1, group * n_keys))
+    for b in range(batch):
+        for head in range(kv_heads):
+            chosen = slice(head * group, (head + 1) * group)
+            for start in range(0, n_queries, step):
+                rows = slice(start, min(start + step, n_queries))
+                part = q[b, chosen, rows]
+                scores = (part.reshape(-1, part.shape[-1]) @ k[b, head].T).reshape(*part.shape[:2], n_keys)
+                scores *= scores.dtype.type(scale)
+                if kind == "causal":
+                    last = np.arange(rows.start, rows.stop)[:, None] + (n_keys - n_queries)
+                    scores[:, np.arange(n_keys) > last] = -np.inf
+                elif kind == "bool":
+                    assert mask is not None
+                    scores[~mask[b, chosen, rows]] = -np.inf
+                elif mask is not None:
+                    scores += widen(mask[b, chosen, rows])
+                greatest = scores.max(axis=-1, keepdims=True) if n_keys else np.full((*part.shape[:2], 1), -np.inf)
+                if sinks is not None:
+                    greatest = np.maximum(greatest, sinks[chosen])
+                np.subtract(scores, greatest, out=scores)
+                np.exp(scores, out=scores)
+                total = scores.sum(axis=-1, keepdims=True)
+                if sinks is not None:
+                    total += np.exp(sinks[chosen] - greatest)
+                product = scores.reshape(-1, n_keys) @ v[b, head]
+                out[b, chosen, rows] = product.reshape(*part.shape[:2], v.shape[-1]) / total
+    return narrow(out, node.np_dtype)

@@ -1,0 +1,148 @@
+"""The methods of `array` that are written in Python: shorthands of functions, and the protocols of Python and NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import _graph
+from . import creation, indexing, matmul, reduce
+from . import elementwise as ew
+from . import shape as shapes
+from ._registry import Dtype, array
+
+_UNARY = "abs cos sin exp log log10 log1p log2 reciprocal rsqrt sqrt square real imag conj round"
+_REDUCE = "all any argmax argmin cummax cummin cumprod cumsum logcumsumexp logsumexp max mean min prod std sum var"
+_SHAPE = "diagonal flatten moveaxis split squeeze swapaxes"
+
+
+def _method(function: Any, name: str) -> Callable[..., Any]:
+    def method(self: array, *args: Any, **kwargs: Any) -> Any:
+        return function(self, *args, **kwargs)
+
+    method.__name__ = name
+    method.__qualname__ = f"array.{name}"
+    method.__doc__ = function.__doc__
+    return method
+
+
+def _axes_or_shape(values: tuple[Any, ...]) -> Any:
+    return values[0] if len(values) == 1 and isinstance(values[0], (tuple, list)) else values
+
+
+def _reshape(self: array, *shape: Any, stream: Any = None) -> array:
+    """The same elements in another shape, given as a tuple or as separate integers; see `reshape`."""
+    return shapes.reshape(self, _axes_or_shape(shape), stream=stream)
+
+
+def _transpose(self: array, *axes: Any, stream: Any = None) -> array:
+    """The axes in another order, given as a tuple or as separate integers; reversed if none are given."""
+    order = _axes_or_shape(axes)
+    if axes == (None,):
+        order = ()
+    return shapes.transpose(self, order if len(order) else None, stream=stream)
+
+
+def _astype(self: array, dtype: Dtype, stream: Any = None) -> array:
+    """Every element converted to `dtype`."""
+    return _graph.astype(self, dtype, stream)
+
+
+def _diag(self: array, k: int = 0, *, stream: Any = None) -> array:
+    """The k-th diagonal of a matrix, or a matrix with this diagonal."""
+    return creation.diag(self, k, stream=stream)
+
+
+def _array(self: array, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    """For NumPy: evaluates; the same memory where it is on the host, read-only. bfloat16 becomes ml_dtypes.bfloat16.
+
+    Raises:
+        ValueError: `copy` is False and a copy is needed.
+    """
+    values = _graph.to_numpy(self)
+    if dtype is not None and np.dtype(dtype) != values.dtype:
+        if copy is False:
+            raise ValueError(f"converting {self.dtype.name} to {np.dtype(dtype)} needs a copy")
+        return values.astype(dtype)
+    if copy is False and _graph.device_of(self).type == _graph.DeviceType.gpu:
+        raise ValueError("an array of the GPU cannot be seen by NumPy without a copy")
+    return values.copy() if copy else values
+
+
+def _dlpack(self: array, **kwargs: Any) -> Any:
+    """For DLPack's consumers: evaluates; host memory, shared where there is no reason to copy.
+
+    Raises:
+        BufferError: DLPack's NumPy exporter has no such dtype (bfloat16).
+    """
+    values = _graph.to_numpy(self)
+    if self.dtype == _graph.bfloat16:
+        raise BufferError("bfloat16 arrays cannot be exported by DLPack: cast with astype(mx.float32) first.")
+    if not values.flags.writeable:
+        # Consumers that predate DLPack's read-only flag would write into an array that must not change.
+        if kwargs.get("copy") is False or kwargs.get("max_version") is not None:
+            return values.__dlpack__(**kwargs)
+        values = values.copy()
+    return values.__dlpack__(**kwargs)
+
+
+def _dlpack_device(self: array) -> tuple[int, int]:
+    """DLPack's number of the device: host memory."""
+    return (1, 0)
+
+
+def _rebuild(values: np.ndarray, dtype: str) -> array:
+    return _graph.from_numpy(values, _graph.dtype_named(dtype))
+
+
+def _reduce_ex(self: array, protocol: Any) -> tuple[Any, ...]:
+    return _rebuild, (np.array(_graph.to_numpy(self)), self.dtype.name)
+
+
+def _copy(self: array) -> array:
+    return _graph.astype(self, self.dtype)
+
+
+def _deepcopy(self: array, memo: Any) -> array:
+    return _graph.astype(self, self.dtype)
+
+
+def _format(self: array, spec: str) -> str:
+    return format(self.item(), spec) if spec and self.size == 1 else str(self)
+
+
+def _complex(self: array) -> complex:
+    return complex(self.item())
+
+
+def _attach() -> None:
+    for names, module in ((_UNARY, ew), (_REDUCE, reduce), (_SHAPE, shapes)):
+        for name in names.split():
+            setattr(array, name, _method(getattr(module, name), name))
+    methods = {
+        "reshape": _reshape,
+        "transpose": _transpose,
+        "astype": _astype,
+        "diag": _diag,
+        "__array__": _array,
+        "__dlpack__": _dlpack,
+        "__dlpack_device__": _dlpack_device,
+        "__reduce_ex__": _reduce_ex,
+        "__copy__": _copy,
+        "__deepcopy__": _deepcopy,
+        "__format__": _format,
+        "__complex__": _complex,
+        "__pos__": ew.positive,
+        "__str__": array.__repr__,
+    }
+    for name, function in methods.items():
+        setattr(array, name, function)
+    array.T = property(shapes.transpose, doc="The axes in reverse order.")
+    array.mT = property(shapes.matrix_transpose, doc="The last two axes exchanged. ValueError below two dims.")
+    array.at = property(indexing.ArrayAt, doc="`a.at[index].add(x)` and the like: updates that all count.")
+
+
+_attach()
+_graph.set_hooks(operators={**ew.OPERATORS, "matmul": matmul.matmul})
