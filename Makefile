@@ -27,6 +27,10 @@ build: build/compiled
 test: build/compiled
 	$(BIN)/python -m pytest -n 2 tests
 
+# The same suite on MLX: it must pass there too, but for tests/deviations.py.
+test-against-mlx: build/compiled
+	MLXLITE_TEST_MODULE=mlx.core $(BIN)/python -m pytest -n 2 tests
+
 lint: build/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -207,8 +207,14 @@ def isclose(
 def nan_to_num(
     a: Any, /, nan: float = 0, posinf: float | None = None, neginf: float | None = None, *, stream: Any = None
 ) -> array:
-    """NaN and infinities replaced by numbers (infinities by the type's extremes unless given)."""
+    """NaN and infinities replaced by numbers (infinities by the type's extremes unless given).
+
+    Raises:
+        ValueError: the dtype is complex64.
+    """
     a = as_array(a)
+    if a.dtype.category == "complex":
+        raise ValueError("[nan_to_num] Does not support complex64: replace in mx.real(a) and mx.imag(a) instead.")
     if a.dtype.category != "floating":
         return alias(a)
     largest = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38, "float32": 3.4028234663852886e38}

@@ -212,6 +212,16 @@ PyObject* inplace_slot(PyObject* a, PyObject* b) {
     return Py_NewRef(a);
 }
 
+// `a /= b` keeps being what `a` is: integers cannot hold the quotient.
+PyObject* inplace_divide_slot(PyObject* a, PyObject* b) {
+    if (is_array(a) && !is_inexact(node_of(a)->dtype)) {
+        PyErr_Format(PyExc_ValueError, "In place division of %s would change its dtype: write a = a / b.",
+                     name_of(node_of(a)->dtype));
+        return nullptr;
+    }
+    return inplace_slot<op_divide>(a, b);
+}
+
 template <Operator op>
 PyObject* unary_slot(PyObject* a) {
     return guarded([&]() -> PyObject* { return PyObject_CallOneArg(callable_of(op), a); });
@@ -439,7 +449,7 @@ PyObject* make_array_type() {
         {Py_nb_inplace_add, slot(inplace_slot<op_add>)},
         {Py_nb_inplace_subtract, slot(inplace_slot<op_subtract>)},
         {Py_nb_inplace_multiply, slot(inplace_slot<op_multiply>)},
-        {Py_nb_inplace_true_divide, slot(inplace_slot<op_divide>)},
+        {Py_nb_inplace_true_divide, slot(inplace_divide_slot)},
         {Py_nb_inplace_floor_divide, slot(inplace_slot<op_floor_divide>)},
         {Py_nb_inplace_remainder, slot(inplace_slot<op_remainder>)},
         {Py_nb_inplace_power, slot(inplace_power_slot)},

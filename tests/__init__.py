@@ -1,0 +1,1 @@
+"""The tests. `module_under_test` says of what."""

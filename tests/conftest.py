@@ -1,0 +1,69 @@
+"""Options, markers and the device of the tests."""
+
+from __future__ import annotations
+
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+# The helpers of the kernel tests are imported by their own names.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tests.deviations import CRASHES, DEVIATIONS
+from tests.module_under_test import IS_MLX, mx
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=["cpu", "gpu"], default="cpu", help="where arrays of the tests live")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "mlxlite_only: looks at something that MLX does not have; skipped on MLX")
+    device = config.getoption("--device")
+    if device == "gpu" and not mx.is_available(mx.gpu):
+        raise pytest.UsageError(f"--device gpu: {why_no_gpu()}")
+    # Here and not in a fixture: some test modules make arrays when they are imported.
+    mx.set_default_device(mx.gpu if device == "gpu" else mx.cpu)
+
+
+def why_no_gpu() -> str | None:
+    """Why there is no GPU to test on; None if there is one."""
+    return "MLX's wheel for CPUs has no GPU" if IS_MLX else mx.cuda.why_unavailable()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reason = why_no_gpu()
+    for item in items:
+        if item.get_closest_marker("gpu") and reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+        if IS_MLX:
+            _mark_for_mlx(item)
+
+
+def _mark_for_mlx(item: pytest.Item) -> None:
+    if item.get_closest_marker("mlxlite_only"):
+        item.add_marker(pytest.mark.skip(reason="looks at something that MLX does not have"))
+        return
+    name = item.nodeid.removeprefix("tests/")
+    for table, run in ((DEVIATIONS, True), (CRASHES, False)):
+        for pattern, argument in table.items():
+            # An id has brackets, which mean something else to fnmatch.
+            if fnmatch(name, pattern.replace("[", "[[]")):
+                item.add_marker(pytest.mark.xfail(strict=True, run=run, reason=argument))
+
+
+@pytest.fixture(autouse=True)
+def default_device_stays(request: pytest.FixtureRequest):
+    """Every test starts and ends with the device of `--device` as the default."""
+    device = mx.gpu if request.config.getoption("--device") == "gpu" else mx.cpu
+    mx.set_default_device(device)
+    yield
+    mx.set_default_device(device)
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    """`cpu` or `gpu`."""
+    return request.config.getoption("--device")
