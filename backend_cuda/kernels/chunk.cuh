@@ -1,0 +1,99 @@
+// 16 bytes of elements: how they are streamed from memory, and taken apart for arithmetic.
+#pragma once
+#include "prelude.cuh"
+
+template <class T>
+struct Chunk {
+    static constexpr int kSize = 16 / sizeof(T);
+    uint4 raw;
+};
+
+// Elements as they are computed with.
+template <class T>
+DEVICE void unpack(const Chunk<T>& chunk, compute_t<T> (&out)[Chunk<T>::kSize]) {
+    T stored[Chunk<T>::kSize];
+    memcpy(stored, &chunk.raw, 16);
+#pragma unroll
+    for (int i = 0; i < Chunk<T>::kSize; ++i) out[i] = to_compute(stored[i]);
+}
+// A bfloat16 is the upper half of a float: one instruction an element, where taking out 16 bits first would be two.
+DEVICE void unpack(const Chunk<bf16>& chunk, float (&out)[8]) {
+    const u32 words[4] = {chunk.raw.x, chunk.raw.y, chunk.raw.z, chunk.raw.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        out[2 * i] = __uint_as_float(words[i] << 16);
+        out[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+}
+
+// For data that is read once: around L1, so that what is read often stays there. Zeros if not wanted. Aligned to 16 bytes.
+template <class T>
+DEVICE Chunk<T> load_streaming(const T* p, bool wanted) {
+    Chunk<T> r{{0, 0, 0, 0}};
+#ifdef __CUDACC__
+    asm("{\n"
+        ".reg .pred wanted;\n"
+        "setp.ne.u32 wanted, %5, 0;\n"
+        "@wanted ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+        "}"
+        : "+r"(r.raw.x), "+r"(r.raw.y), "+r"(r.raw.z), "+r"(r.raw.w)
+        : "l"(p), "r"(u32(wanted)));
+#else
+    if (wanted) memcpy(&r.raw, p, 16);
+#endif
+    return r;
+}
+// For data that other warps read too.
+template <class T>
+DEVICE Chunk<T> load_cached(const T* p, bool wanted) {
+    Chunk<T> r{{0, 0, 0, 0}};
+    if (wanted) r.raw = *reinterpret_cast<const uint4*>(p);
+    return r;
+}
+// The first `count` elements of a chunk that may lie anywhere, zeros after them.
+template <class T>
+DEVICE Chunk<T> load_elements(const T* p, i64 count) {
+    T stored[Chunk<T>::kSize];
+#pragma unroll
+    for (int i = 0; i < Chunk<T>::kSize; ++i) stored[i] = i < count ? p[i] : T{};
+    Chunk<T> r;
+    memcpy(&r.raw, stored, 16);
+    return r;
+}
+
+template <class T>
+DEVICE bool is_chunk_aligned(const T* p, i64 stride) {
+    return ((reinterpret_cast<u64>(p) | u64(stride) * sizeof(T)) & 15) == 0;
+}
+
+DEVICE float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+DEVICE double multiply_add(double a, double b, double c) { return fma(a, b, c); }
+DEVICE c64 multiply_add(c64 a, c64 b, c64 c) {
+    return {fmaf(a.re, b.re, fmaf(-a.im, b.im, c.re)), fmaf(a.re, b.im, fmaf(a.im, b.re, c.im))};
+}
+
+// What another block wrote before its fence: not from L1, which may hold an older state. A multiple of 4 bytes.
+template <class T>
+DEVICE T load_fresh(const T* p) {
+    u32 words[sizeof(T) / 4];
+#pragma unroll
+    for (int i = 0; i < int(sizeof(T) / 4); ++i) words[i] = reinterpret_cast<const volatile u32*>(p)[i];
+    T r;
+    memcpy(&r, words, sizeof(T));
+    return r;
+}
+
+// Whether this block is the last of `blocks` to arrive at a counter, which it then leaves at zero. To be called by all
+// threads, after their writes; what the other blocks wrote can then be read with load_fresh.
+DEVICE bool is_last_block(u32* counter, u32 blocks) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0 && threadIdx.y == 0) {
+        last = atomicAdd(counter, 1u) == blocks - 1;
+        if (last) *counter = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}

@@ -1,0 +1,164 @@
+// Few rows of x times a weight that is read once: y[m, n] = sum over k of x[m, k] * w[n, k], or of x[m, k] * w[k, n].
+#pragma once
+#include "chunk.cuh"
+#include "math.cuh"
+
+// ---- rows of w are contiguous along k: a team of threads takes the dot products of R of them with M rows of x
+
+// This thread's part of the dot products; sum[m * R + r]. x has `m_left` rows from its first, w has `n_left`; rows beyond
+// are taken from the last one, and their sums are of no use.
+template <class T, int M, int R, int kTeam, int kUnroll>
+DEVICE void dot_rows(compute_t<T> (&sum)[M * R], const T* x, i64 ldx, i64 m_left, const T* w, i64 ldw, i64 n_left,
+                     i64 k, int member) {
+    constexpr int N = Chunk<T>::kSize;
+    const T *xs[M], *ws[R];
+#pragma unroll
+    for (int m = 0; m < M; ++m) xs[m] = x + (m == 0 ? 0 : min_i64(m, m_left - 1) * ldx);
+#pragma unroll
+    for (int r = 0; r < R; ++r) ws[r] = w + (r == 0 ? 0 : min_i64(r, n_left - 1) * ldw);
+#pragma unroll
+    for (int i = 0; i < M * R; ++i) sum[i] = {};
+
+    i64 done = 0;
+    if (is_chunk_aligned(w, R > 1 ? ldw : 0) && is_chunk_aligned(x, M > 1 ? ldx : 0)) {
+        const i64 chunks = k / N;
+        done = chunks * N;
+        for (i64 first = member; first < chunks; first += kTeam * kUnroll) {
+            Chunk<T> wc[kUnroll][R];
+#pragma unroll
+            for (int u = 0; u < kUnroll; ++u) {
+                const i64 c = first + u * kTeam;
+#pragma unroll
+                for (int r = 0; r < R; ++r) wc[u][r] = load_streaming(ws[r] + c * N, c < chunks);
+            }
+            Chunk<T> ahead[M == 1 ? kUnroll : 1];  // with one row of x there are registers to have it in flight as well
+            if constexpr (M == 1) {
+#pragma unroll
+                for (int u = 0; u < kUnroll; ++u) {
+                    const i64 c = first + u * kTeam;
+                    ahead[u] = load_cached(xs[0] + c * N, c < chunks);
+                }
+            }
+#pragma unroll
+            for (int u = 0; u < kUnroll; ++u) {
+                const i64 c = first + u * kTeam;
+                compute_t<T> wf[R][N], xf[N];
+#pragma unroll
+                for (int r = 0; r < R; ++r) unpack(wc[u][r], wf[r]);
+#pragma unroll
+                for (int m = 0; m < M; ++m) {
+                    unpack(M == 1 ? ahead[u] : load_cached(xs[m] + c * N, c < chunks), xf);
+#pragma unroll
+                    for (int r = 0; r < R; ++r) {
+#pragma unroll
+                        for (int i = 0; i < N; ++i) sum[m * R + r] = multiply_add(xf[i], wf[r][i], sum[m * R + r]);
+                    }
+                }
+            }
+        }
+    }
+#pragma unroll 4
+    for (i64 i = done + member; i < k; i += kTeam) {
+        compute_t<T> wf[R];
+#pragma unroll
+        for (int r = 0; r < R; ++r) wf[r] = to_compute(ws[r][i]);
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
+            const compute_t<T> xf = to_compute(xs[m][i]);
+#pragma unroll
+            for (int r = 0; r < R; ++r) sum[m * R + r] = multiply_add(xf, wf[r], sum[m * R + r]);
+        }
+    }
+}
+
+// Adds up the parts of a team. Member i may then ask for total(i), total(i + kTeam)... of `kSums`.
+template <class C, int kSums, int kTeam, int kThreads>
+struct TeamTotals {
+    static constexpr int kWarps = kTeam > 32 ? kTeam / 32 : 1;  // of a team
+    C (&sum)[kSums];
+    C* shared;  // kSums for each warp of the block
+
+    DEVICE TeamTotals(C (&parts)[kSums], C* memory) : sum(parts), shared(memory) {
+#pragma unroll
+        for (int lanes = (kTeam > 32 ? 32 : kTeam) / 2; lanes > 0; lanes /= 2) {
+#pragma unroll
+            for (int i = 0; i < kSums; ++i) sum[i] = sum[i] + shuffle_xor(sum[i], lanes);
+        }
+        if constexpr (kWarps > 1) {
+            if (threadIdx.x % 32 == 0) {
+#pragma unroll
+                for (int i = 0; i < kSums; ++i) shared[threadIdx.x / 32 * kSums + i] = sum[i];
+            }
+            __syncthreads();
+        }
+    }
+    DEVICE C total(int i) const {
+        if constexpr (kWarps > 1) {
+            const C* mine = shared + threadIdx.x / kTeam * kWarps * kSums + i;
+            C t = mine[0];
+#pragma unroll
+            for (int w = 1; w < kWarps; ++w) t = t + mine[w * kSums];
+            return t;
+        } else {
+            C t = sum[0];  // chosen by comparison: an index known only at run time would move `sum` to memory
+#pragma unroll
+            for (int j = 1; j < kSums; ++j) {
+                if (j == i) t = sum[j];
+            }
+            return t;
+        }
+    }
+};
+
+// ---- rows of w are contiguous along n: a thread takes 16 bytes of columns, for every kDown-th k of a range
+
+// This block's sums over k in [begin, end): total[m * kAcross * N + column], N being the elements of a chunk. `shared`
+// holds kAcross * kDown * N.
+template <class T, int M, int kAcross, int kDown, int kUnroll>
+DEVICE void sum_columns(compute_t<T>* total, compute_t<T>* shared, const T* x, i64 ldx, i64 m_left, const T* w, i64 ldw,
+                        i64 n_left, i64 begin, i64 end) {
+    constexpr int N = Chunk<T>::kSize, kColumns = kAcross * N, kThreads = kAcross * kDown;
+    const int across = threadIdx.x % kAcross, down = threadIdx.x / kAcross;
+    const i64 count = n_left - across * N;
+    const T* xs[M];
+#pragma unroll
+    for (int m = 0; m < M; ++m) xs[m] = x + (m == 0 ? 0 : min_i64(m, m_left - 1) * ldx);
+    const T* columns = w + across * N;
+    const bool whole = count >= N && is_chunk_aligned(columns, ldw);
+
+    compute_t<T> sum[M][N] = {};
+    for (i64 first = begin + down; first < end; first += kDown * kUnroll) {
+        Chunk<T> wc[kUnroll];
+#pragma unroll
+        for (int u = 0; u < kUnroll; ++u) {
+            const i64 row = first + u * kDown;
+            wc[u] = whole ? load_streaming(columns + row * ldw, row < end)
+                          : load_elements(columns + row * ldw, row < end ? count : 0);
+        }
+#pragma unroll
+        for (int u = 0; u < kUnroll; ++u) {
+            const i64 row = first + u * kDown;
+            compute_t<T> wf[N];
+            unpack(wc[u], wf);
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                const compute_t<T> xf = row < end ? to_compute(xs[m][row]) : compute_t<T>{};
+#pragma unroll
+                for (int i = 0; i < N; ++i) sum[m][i] = multiply_add(xf, wf[i], sum[m][i]);
+            }
+        }
+    }
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) shared[down * kColumns + across * N + i] = sum[m][i];
+        __syncthreads();
+        for (int column = threadIdx.x; column < kColumns; column += kThreads) {
+            compute_t<T> t = shared[column];
+#pragma unroll
+            for (int d = 1; d < kDown; ++d) t = t + shared[d * kColumns + column];
+            total[m * kColumns + column] = t;
+        }
+        __syncthreads();
+    }
+}

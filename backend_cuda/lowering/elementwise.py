@@ -1,0 +1,196 @@
+"""Fused elementwise groups, and copies: one kernel that loads every operand once and writes every result once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from ..kernels import elementwise as kernels
+from ..kernels.codegen import Access, Instruction
+from ..kernels.codegen import Operand as KernelOperand
+from ..kernels.codegen import Output as KernelOutput
+from ..kernels.kernel import KernelSource
+from .builder import Builder, Operand
+from .plan import Dims, View, row_major
+from .sym import Sym
+
+
+@functools.lru_cache(maxsize=4096)
+def _generated(
+    program: tuple[Instruction, ...],
+    n_dims: int,
+    operands: tuple[KernelOperand, ...],
+    outputs: tuple[KernelOutput, ...],
+) -> KernelSource:
+    return kernels.generate(program, n_dims, operands, outputs)
+
+
+def broadcast_strides(b: Builder, view: View, dims: Dims) -> list[Sym]:
+    """The strides of a view over dims that it broadcasts to."""
+    zero = b.lift(0)
+    strides = [zero] * (len(dims) - len(view.dims))
+    return strides + [zero if d.const == 1 else s for d, s in zip(view.dims, view.strides, strict=True)]
+
+
+def collapse(b: Builder, dims: Sequence[Sym], arrays: Sequence[Sequence[Sym]]) -> tuple[list[Sym], list[list[Sym]]]:
+    """Loop dims and strides with dims of 1 left out, and neighbours merged where every array steps through both as one."""
+    kept = [d for d, n in enumerate(dims) if n.const != 1]
+    out_dims: list[Sym] = []
+    out: list[list[Sym]] = [[] for _ in arrays]
+    for d in kept:
+        if out_dims and all(s[-1] == strides[d] * dims[d] for s, strides in zip(out, arrays, strict=True)):
+            out_dims[-1] = out_dims[-1] * dims[d]
+            for s, strides in zip(out, arrays, strict=True):
+                s[-1] = strides[d]
+        else:
+            out_dims.append(dims[d])
+            for s, strides in zip(out, arrays, strict=True):
+                s.append(strides[d])
+    if not out_dims:
+        return [b.lift(1)], [[b.lift(0)] for _ in arrays]
+    return out_dims, out
+
+
+def access_of(b: Builder, strides: Sequence[Sym], dims: Sequence[Sym]) -> Access:
+    """How a kernel is told of these strides."""
+    if all(s == 0 for s in strides):
+        return "scalar"
+    if tuple(strides) == row_major(b.table, dims):
+        return "contiguous"
+    return tuple(s.const if s.const in (0, 1) else None for s in strides)
+
+
+def lower_group(b: Builder, members: Sequence[int]) -> None:
+    """Emit one kernel for elementwise nodes of equal dims."""
+    inside = set(members)
+    dims = b.dims(members[0])
+    written = [m for m in members if b.tape_nodes[m].is_output or set(b.analysis.consumers[m]) - inside]
+    if b.analysis.is_empty(members[0]):
+        for m in written:
+            b.result(m)
+        return
+    writer = ProgramWriter(b, dims)
+    for m in members:
+        writer.add(m)
+    outputs = [(b.result(m), writer.registers[m]) for m in written]
+    writer.emit(outputs, covers=members)
+
+
+class ProgramWriter:
+    """Turns tape nodes over common dims into a program of the kernel generator."""
+
+    def __init__(self, b: Builder, dims: Dims) -> None:
+        self.b = b
+        self.dims = dims
+        self.program: list[Instruction] = []
+        self.registers: dict[int, int] = {}
+        self.operands: list[View] = []
+        self.scalars: list[int] = []
+        self.ints: list[Sym] = []
+        self._scalar_numbers: dict[int, int] = {}
+
+    def instruction(self, instruction: Instruction) -> int:
+        self.program.append(instruction)
+        return len(self.program) - 1
+
+    def scalar_number(self, slot: int) -> int:
+        if slot not in self._scalar_numbers:
+            self._scalar_numbers[slot] = len(self.scalars)
+            self.scalars.append(slot)
+        return self._scalar_numbers[slot]
+
+    def operand(self, j: int) -> int:
+        """The register of an input."""
+        if j not in self.registers:
+            node = self.b.tape_nodes[j]
+            if node.role == "scalar":
+                number = self.scalar_number(node.scalar_slot)
+                self.registers[j] = self.instruction(("scalar", number, node.dtype.name))
+            else:
+                self.registers[j] = self.load(self.b.read(j))
+        return self.registers[j]
+
+    def load(self, view: View) -> int:
+        for k, known in enumerate(self.operands):
+            if known.same_place(view):
+                return self.instruction(("load", k))
+        self.operands.append(view)
+        return self.instruction(("load", len(self.operands) - 1))
+
+    def add(self, m: int) -> None:
+        """One elementwise node."""
+        node = self.b.tape_nodes[m]
+        if node.name == "full":
+            self.registers[m] = self.operand(node.inputs[0])
+            return
+        if node.name == "arange":
+            self.registers[m] = self._arange(m)
+            return
+        inputs = tuple(self.operand(j) for j in node.inputs)
+        dtypes = tuple(self.b.dtype(j) for j in node.inputs)
+        self.registers[m] = self.instruction(("op", node.name, (), inputs, dtypes, node.dtype.name))
+
+    def _arange(self, m: int) -> int:
+        node = self.b.tape_nodes[m]
+        if node.floats:
+            start, step = (self.scalar_number(node.scalar_slot + k) for k in range(2))
+            return self.instruction(("iota", None, ("scalar", start), ("scalar", step), node.dtype.name))
+        first = len(self.ints)
+        self.ints += self.b.ints(m)
+        return self.instruction(("iota", None, ("int", first), ("int", first + 1), node.dtype.name))
+
+    def emit(
+        self,
+        outputs: Sequence[tuple[View, int]],
+        covers: Sequence[int] = (),
+        label: str = "",
+        copies: Sequence[tuple[View, View]] = (),
+    ) -> None:
+        """The kernel, with (memory, register) to write."""
+        b = self.b
+        strides = [broadcast_strides(b, v, self.dims) for v in self.operands] + [list(v.strides) for v, _ in outputs]
+        dims, strides = collapse(b, self.dims, strides)
+        n = len(self.operands)
+        operands = tuple(
+            KernelOperand(v.dtype, access_of(b, s, dims)) for v, s in zip(self.operands, strides[:n], strict=True)
+        )
+        results = tuple(
+            KernelOutput(register, view.dtype, self._output_access(s, dims))
+            for (view, register), s in zip(outputs, strides[n:], strict=True)
+        )
+        source = _generated(tuple(self.program), len(dims), operands, results)
+        b.kernel(
+            source,
+            dims,
+            [Operand(v, s) for v, s in zip(self.operands, strides[:n], strict=True)],
+            [Operand(v, s) for (v, _), s in zip(outputs, strides[n:], strict=True)],
+            scalars=self.scalars,
+            ints=self.ints,
+            covers=covers,
+            label=label,
+            copies=copies,
+        )
+
+    def _output_access(self, strides: Sequence[Sym], dims: Sequence[Sym]) -> Access:
+        access = access_of(self.b, strides, dims)
+        return "contiguous" if access == "scalar" else access  # one element
+
+
+def emit_copy(b: Builder, source: View, target: View) -> None:
+    """A kernel that copies, of equal dims or broadcasting."""
+    writer = ProgramWriter(b, target.dims)
+    register = writer.load(source)
+    writer.emit([(target, register)], label="copy", copies=[(source, target)])
+
+
+def write_scalar(b: Builder, i: int) -> View:
+    """A Python number in memory, for ops that read memory."""
+    view = b.new((), b.dtype(i))
+    writer = ProgramWriter(b, ())
+    register = writer.operand(i)
+    b.define(i, view)
+    writer.emit([(view, register)], covers=(i,), label="scalar")
+    return view
+
+
+__all__ = ["ProgramWriter", "access_of", "broadcast_strides", "collapse", "emit_copy", "lower_group", "write_scalar"]

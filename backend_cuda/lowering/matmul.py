@@ -1,0 +1,237 @@
+"""Matrix products: a matrix-vector kernel of our own for one-row products, cuBLASLt for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..kernels.codegen import Instruction
+from .analysis import Analysis, Dims, dim_rule
+from .builder import Builder, lowers
+from .elementwise import ProgramWriter, collapse
+from .plan import MatmulNode, View
+from .sym import IntLike, Sym
+
+DTYPES = ("float32", "float16", "bfloat16", "float64", "complex64")
+
+
+@dim_rule("matmul")
+def _matmul_dims(a: Analysis, i: int) -> Dims:
+    left, right = (a.dims[j] for j in a.nodes[i].inputs)
+    return _product_dims(a, i, left, right)
+
+
+@dim_rule("addmm")
+def _addmm_dims(a: Analysis, i: int) -> Dims:
+    c, left, right = (a.dims[j] for j in a.nodes[i].inputs)
+    dims = _product_dims(a, i, left, right)
+    a.broadcast(i, [dims, c])
+    return dims
+
+
+def _product_dims(a: Analysis, i: int, left: Dims, right: Dims) -> Dims:
+    a.table.equate(left[-1], right[-2])
+    rank = len(a.nodes[i].shape)
+    batch = [a.table.lift(1)] * (rank - 2)
+    for shape in (left[:-2], right[:-2]):
+        for k, dim in enumerate(shape, rank - 2 - len(shape)):
+            if dim.const != 1:
+                if batch[k].const == 1:
+                    batch[k] = dim
+                else:
+                    a.table.equate(batch[k], dim)
+    return (*batch, left[-2], right[-1])
+
+
+@dataclass
+class Matrix:
+    """An operand as cuBLASLt takes it: rows of `ld` elements, stored transposed or not, with a stride over the batch."""
+
+    view: View
+    transposed: bool
+    ld: Sym
+    batch_stride: Sym
+
+
+@dataclass
+class Product:
+    """a @ b as one strided batch."""
+
+    m: Sym
+    n: Sym
+    k: Sym
+    batch: Sym
+    a: Matrix
+    b: Matrix
+    ldd: Sym
+    batch_stride_d: Sym
+
+
+def layout(b: Builder, view: View) -> tuple[bool, Sym] | None:
+    """(stored transposed, row length) of the last two dims, or None if neither is contiguous."""
+    rows, columns = view.dims[-2:]
+    row_stride, column_stride = view.strides[-2:]
+    if columns.const == 1 and rows.const == 1:
+        return False, b.lift(1)
+    if column_stride == 1 or columns.const == 1:
+        if rows.const == 1:
+            return False, columns
+        if columns.const == 1 and column_stride != 1:
+            # A column: its elements are rows of one element, or one stored row of a transposed matrix.
+            return (True, rows) if row_stride == 1 else (False, row_stride)
+        return (False, row_stride) if row_stride != 0 else None
+    if row_stride == 1 or rows.const == 1:
+        if rows.const == 1:
+            return True, column_stride
+        return (True, column_stride) if column_stride != 0 else None
+    return None
+
+
+def matrices(b: Builder, left: int, right: int, batch_dims: Dims) -> tuple[View, View]:
+    """The operands with layouts that cuBLASLt takes, copied where they have none."""
+    views = []
+    for j in (left, right):
+        view = b.read(j)
+        if layout(b, view) is None:
+            view = b.read_contiguous(j)
+        views.append(view)
+    return views[0], views[1]
+
+
+def plan_product(b: Builder, left: int, right: int, out: View) -> Product:
+    """How to compute the product as one call: batch dims merged, or folded into the rows of a."""
+    x, w = matrices(b, left, right, out.dims[:-2])
+    batch_dims = out.dims[:-2]
+    rank = len(batch_dims)
+
+    def batch_strides(view: View) -> list[Sym]:
+        zero = b.lift(0)
+        own = [zero if d.const == 1 else s for d, s in zip(view.dims[:-2], view.strides[:-2], strict=True)]
+        return [zero] * (rank - len(own)) + own
+
+    for attempt in range(3):
+        x_strides, w_strides = batch_strides(x), batch_strides(w)
+        m, n, k = out.dims[-2], out.dims[-1], x.dims[-1]
+        if all(s == 0 for s in w_strides) and rank:
+            # One matrix b for the whole batch: the batch dims are further rows of a.
+            dims, (rows_x, rows_d) = collapse(
+                b, [*batch_dims, m], [[*x_strides, x.strides[-2]], [*out.strides[:-2], out.strides[-2]]]
+            )
+            if len(dims) == 1 and (x.strides[-1] == 1 or k.const == 1):
+                return Product(
+                    dims[0], n, k, b.lift(1),
+                    Matrix(x, False, rows_x[0] if dims[0].const != 1 else k, b.lift(0)),
+                    _matrix(b, w, b.lift(0)), rows_d[0] if dims[0].const != 1 else n, b.lift(0),
+                )  # fmt: skip
+        dims, (bx, bw, bd) = collapse(b, batch_dims, [x_strides, w_strides, list(out.strides[:-2])])
+        if len(dims) == 1:
+            return Product(m, n, k, dims[0], _matrix(b, x, bx[0]), _matrix(b, w, bw[0]), n, bd[0])
+        # The batch does not step evenly: write operands out, first b, then a too.
+        if attempt == 0:
+            w = _broadcast_copy(b, right, w, batch_dims)
+        else:
+            x = _broadcast_copy(b, left, x, batch_dims)
+    raise AssertionError("contiguous operands make one batch")
+
+
+def _matrix(b: Builder, view: View, batch_stride: Sym) -> Matrix:
+    found = layout(b, view)
+    assert found is not None
+    return Matrix(view, found[0], found[1], batch_stride)
+
+
+def _broadcast_copy(b: Builder, j: int, view: View, batch_dims: Dims) -> View:
+    """The operand contiguous, its batch dims written out."""
+    dims = (*batch_dims, *view.dims[-2:])
+    target = b.new(dims, view.dtype)
+    zero = b.lift(0)
+    missing = len(dims) - len(view.dims)
+    strides = [zero] * missing + [zero if d.const == 1 else s for d, s in zip(view.dims, view.strides, strict=True)]
+    wide = View(view.buffer, view.dtype, view.offset, dims, tuple(strides))
+    b.copy(wide, target)
+    b.reads_as(j, target)
+    return target
+
+
+def emit_product(b: Builder, product: Product, out: View, covers: Sequence[int], label: str) -> None:
+    """The product by cuBLASLt."""
+    node = MatmulNode(label, tuple(covers))
+    node.places = {"a": product.a.view, "b": product.b.view, "d": out}
+    sizes: dict[str, IntLike] = {
+        "m": product.m, "n": product.n, "k": product.k, "batch": product.batch,
+        "lda": product.a.ld, "ldb": product.b.ld, "ldd": product.ldd,
+        "batch_stride_a": product.a.batch_stride, "batch_stride_b": product.b.batch_stride,
+        "batch_stride_d": product.batch_stride_d,
+    }  # fmt: skip
+    node.sizes = sizes
+    node.options = {
+        "trans_a": int(product.a.transposed), "trans_b": int(product.b.transposed), "dtype": out.dtype,
+        "alpha": None, "beta": None, "c": None,
+    }  # fmt: skip
+    node.reads = [product.a.view.buffer, product.b.view.buffer]
+    node.writes = [out.buffer]
+    node.outputs = {i: out for i in covers}
+    b.emit(node)
+
+
+def _fill_zero(b: Builder, out: View, covers: Sequence[int]) -> None:
+    """A product over no elements."""
+    writer = ProgramWriter(b, out.dims)
+    zero: Instruction = ("iota", None, ("int", 0), ("int", 0), out.dtype)
+    if out.dtype == "complex64":
+        zero = ("iota", None, ("int", 0), ("int", 0), "float32")
+    writer.ints = [b.lift(0)]
+    register = writer.instruction(zero)
+    if out.dtype == "complex64":
+        register = writer.instruction(("op", "astype", (), (register,), ("float32",), "complex64"))
+    writer.emit([(out, register)], covers=covers, label="zeros")
+
+
+@lowers("matmul")
+def _matmul(b: Builder, i: int) -> None:
+    left, right = b.tape_nodes[i].inputs
+    out = b.result(i)
+    if b.analysis.is_empty(left):
+        b.read(left)
+        b.read(right)
+        _fill_zero(b, out, (i,))
+        return
+    multiply(b, left, right, out, (i,), b.label((i,)))
+
+
+def multiply(b: Builder, left: int, right: int, out: View, covers: Sequence[int], label: str) -> None:
+    """Emit a product that is not over an empty dim."""
+    product = plan_product(b, left, right, out)
+    if product.m.const == 1 and matvec(b, product, out, covers, label):
+        return
+    emit_product(b, product, out, covers, label)
+
+
+def matvec(b: Builder, product: Product, out: View, covers: Sequence[int], label: str) -> bool:
+    """A one-row product by our own kernel, if it takes these operands."""
+    return False
+
+
+@lowers("addmm")
+def _addmm(b: Builder, i: int) -> None:
+    node = b.tape_nodes[i]
+    c, left, right = node.inputs
+    dtype = b.dtype(i)
+    out = b.result(i)
+    product = b.new(b.dims(i), dtype)
+    if b.analysis.is_empty(left):
+        _fill_zero(b, product, ())
+    else:
+        multiply(b, left, right, product, (), "addmm")
+    # beta c + alpha product, in the product's dims.
+    writer = ProgramWriter(b, out.dims)
+    loaded = writer.load(product)
+    bias = writer.operand(c)
+    slots = [writer.scalar_number(node.scalar_slot + k) for k in range(2)]
+    alpha, beta = (writer.instruction(("scalar", s, dtype)) for s in slots)
+    scaled = writer.instruction(("op", "multiply", (), (loaded, alpha), (dtype, dtype), dtype))
+    added = writer.instruction(("op", "multiply", (), (bias, beta), (dtype, dtype), dtype))
+    total = writer.instruction(("op", "add", (), (scaled, added), (dtype, dtype), dtype))
+    b.read(left)
+    b.read(right)
+    writer.emit([(out, total)], covers=(i,), label="addmm")

@@ -1,0 +1,185 @@
+"""A plan as data: buffers, nodes, edges and outputs, with symbolic integers. `assemble` hands it to the runtime.
+
+Every node says which tape nodes it computes and from which memory, so that a plan can be executed by other means than
+a GPU, and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..kernels.kernel import KernelSource
+from ..kernels.ops import ITEMSIZE
+from .sym import IntLike, Registers, Sym, SymTable
+
+Dims = tuple[Sym, ...]
+
+
+@dataclass(eq=False)
+class Buffer:
+    """A block of memory. An "arena" buffer lives for one launch and shares its slot with others over time."""
+
+    kind: Literal["leaf", "arena", "output", "constant"]
+    nbytes: Sym
+    leaf: int = -1
+    content: bytes = b""
+    slot: int = -1  # of the arena
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Elements in memory: `offset` and `strides` in elements."""
+
+    buffer: Buffer
+    dtype: str
+    offset: Sym
+    dims: Dims
+    strides: Dims
+
+    @property
+    def itemsize(self) -> int:
+        return ITEMSIZE[self.dtype]
+
+    def same_place(self, other: View) -> bool:
+        """Whether both see the same elements in the same order."""
+        return (
+            self.buffer is other.buffer
+            and self.dtype == other.dtype
+            and self.offset == other.offset
+            and self.dims == other.dims
+            and self.strides == other.strides
+        )
+
+
+@dataclass(eq=False)
+class Node:
+    """What all nodes have.
+
+    Attributes:
+        label: names the ops, for errors and logs.
+        covers: tape nodes that this one computes, in order.
+        inputs: tape index -> memory that it is read from.
+        outputs: tape index -> memory that it is written to; for `copy_of` the tape index is the one that is copied.
+        reads, writes: all buffers touched.
+    """
+
+    label: str
+    covers: tuple[int, ...] = ()
+    inputs: dict[int, View] = field(default_factory=dict)
+    outputs: dict[int, View] = field(default_factory=dict)
+    copies: list[tuple[View, View]] = field(default_factory=list)
+    reads: list[Buffer] = field(default_factory=list)
+    writes: list[Buffer] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class KernelNode(Node):
+    """A kernel; `arguments` are ("ptr", buffer, byte offset), ("i64", Sym), or (f32 | f64 | s64 | c64, scalar slot)."""
+
+    source: KernelSource | None = None
+    grid: tuple[IntLike, IntLike, IntLike] = (1, 1, 1)
+    shared: IntLike = 0
+    arguments: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class MatmulNode(Node):
+    """A product by cuBLASLt: `places` are a, b, d and maybe c; `sizes` its integers by name; `options` the rest."""
+
+    places: dict[str, View] = field(default_factory=dict)
+    sizes: dict[str, IntLike] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class LibraryNode(Node):
+    """A graph made by a library: `callback(sizes, scalars, pointers)` returns the address of a CUgraph."""
+
+    callback: Callable[[list[int], list[Any], list[int]], int] | None = None
+    places: list[View] = field(default_factory=list)
+    integers: list[IntLike] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Plan:
+    """All of it. `outputs` has a view for each of the tape's outputs; `slots` the sizes of the arena's parts."""
+
+    table: SymTable
+    n_sizes: int
+    n_scalars: int
+    nodes: list[Node]
+    edges: list[tuple[int, int]]
+    outputs: list[View]
+    slots: list[Sym]
+
+
+def assemble(plan: Plan, runtime: Any, function_of: Callable[[list[KernelSource]], dict[str, Any]]) -> Any:
+    """The runtime's plan.
+
+    Args:
+        plan: the plan.
+        runtime: the module `backend_cuda._runtime`.
+        function_of: compiles kernels and returns their functions by name.
+    """
+    registers = Registers(plan.table, plan.n_sizes)
+    reg = registers.register
+    buffers: list[tuple[Any, ...]] = []
+    numbers: dict[Any, int] = {}
+
+    def number(buffer: Buffer) -> int:
+        key = ("slot", buffer.slot) if buffer.kind == "arena" else id(buffer)
+        if key not in numbers:
+            numbers[key] = len(buffers)
+            match buffer.kind:
+                case "leaf":
+                    buffers.append(("leaf", buffer.leaf))
+                case "arena":
+                    buffers.append(("arena", reg(plan.slots[buffer.slot])))
+                case "output":
+                    buffers.append(("output", reg(buffer.nbytes)))
+                case "constant":
+                    buffers.append(("constant", buffer.content))
+        return numbers[key]
+
+    def place(view: View) -> tuple[int, int]:
+        return number(view.buffer), reg(view.offset * view.itemsize)
+
+    sources = {n.source.name: n.source for n in plan.nodes if isinstance(n, KernelNode) and n.source is not None}
+    functions = function_of(list(sources.values()))
+    nodes: list[tuple[Any, ...]] = []
+    for node in plan.nodes:
+        if isinstance(node, KernelNode):
+            assert node.source is not None
+            arguments = [
+                ("ptr", number(a[1]), reg(a[2])) if a[0] == "ptr" else ("i64", reg(a[1])) if a[0] == "i64" else a
+                for a in node.arguments
+            ]
+            grid = tuple(reg(g) for g in node.grid)
+            function = functions[node.source.name]
+            block = node.source.launch.block
+            nodes.append(("kernel", function, grid, block, reg(node.shared), arguments, None, node.label))
+        elif isinstance(node, MatmulNode):
+            spec = {name: place(view) for name, view in node.places.items()}
+            spec.update({name: reg(value) for name, value in node.sizes.items()})
+            spec.update(node.options)
+            nodes.append(("matmul", spec, node.label))
+        else:
+            assert isinstance(node, LibraryNode)
+            places = [place(view) for view in node.places]
+            integers = [reg(i) for i in node.integers]
+            nodes.append(("library", node.callback, places, integers, node.slots, node.label))
+    outputs = [(*place(view), [reg(s) for s in view.strides]) for view in plan.outputs]
+    return runtime.Plan(plan.n_sizes, plan.n_scalars, registers.program, buffers, nodes, plan.edges, outputs)
+
+
+def row_major(table: SymTable, dims: Sequence[Sym]) -> Dims:
+    """The strides of a contiguous array."""
+    strides = []
+    total = table.lift(1)
+    for d in reversed(dims):
+        strides.append(total)
+        total = total * d
+    return tuple(reversed(strides))

@@ -1,0 +1,177 @@
+"""Views as strides, and the ops that only move elements."""
+
+from __future__ import annotations
+
+from .analysis import Analysis, Dims, dim_rule
+from .builder import Builder, lowers, view_rule
+from .plan import View, row_major
+from .sym import Sym
+
+# ---- dims
+
+
+@dim_rule("reshape")
+def _reshape_dims(a: Analysis, i: int) -> Dims:
+    """Each run of input dims has the product of its run of output dims; one unknown of them follows from the others."""
+    node = a.nodes[i]
+    source = a.dims[node.inputs[0]]
+    dims = [a.fresh(i, d) for d in range(len(node.shape))]
+    for i0, i1, o0, o1 in node.static[0]:
+        before = a.numel(source[i0:i1])
+        unknown = [d for d in range(o0, o1) if dims[d].const is None]
+        if len(unknown) == 1:
+            dims[unknown[0]] = before
+        elif unknown:
+            a.table.equate(before, a.numel(dims[o0:o1]))
+    return tuple(dims)
+
+
+@dim_rule("transpose")
+def _transpose_dims(a: Analysis, i: int) -> Dims:
+    node = a.nodes[i]
+    source = a.dims[node.inputs[0]]
+    return tuple(source[p] for p in node.static[0])
+
+
+@dim_rule("broadcast_to")
+def _broadcast_dims(a: Analysis, i: int) -> Dims:
+    node = a.nodes[i]
+    source = a.dims[node.inputs[0]]
+    first = len(node.shape) - len(source)
+    return tuple(
+        source[d - first] if d >= first and source[d - first].const != 1 else a.fresh(i, d)
+        for d in range(len(node.shape))
+    )
+
+
+@dim_rule("slice")
+def _slice_dims(a: Analysis, i: int) -> Dims:
+    node = a.nodes[i]
+    source = a.dims[node.inputs[0]]
+    return tuple(source[d] if how == 0 else a.fresh(i, d) for d, how in enumerate(node.static[0]))
+
+
+@dim_rule("concatenate")
+def _concatenate_dims(a: Analysis, i: int) -> Dims:
+    node = a.nodes[i]
+    (axis,) = node.static
+    parts = [a.dims[j] for j in node.inputs]
+    dims = list(parts[0])
+    for part in parts[1:]:
+        for d in range(len(dims)):
+            if d != axis:
+                a.table.equate(dims[d], part[d])
+    total = a.table.lift(0)
+    for part in parts:
+        total = total + part[axis]
+    dims[axis] = total
+    return tuple(dims)
+
+
+@dim_rule("copy")
+def _same_dims(a: Analysis, i: int) -> Dims:
+    return a.dims[a.nodes[i].inputs[0]]
+
+
+# ---- views
+
+
+@view_rule("transpose")
+def _transpose(b: Builder, i: int) -> View:
+    node = b.tape_nodes[i]
+    view = b.value(node.inputs[0])
+    strides = tuple(view.strides[p] for p in node.static[0])
+    return View(view.buffer, view.dtype, view.offset, b.dims(i), strides)
+
+
+@view_rule("broadcast_to")
+def _broadcast_to(b: Builder, i: int) -> View:
+    view = b.value(b.tape_nodes[i].inputs[0])
+    dims = b.dims(i)
+    zero = b.lift(0)
+    strides = [zero] * (len(dims) - len(view.dims))
+    strides += [zero if d.const == 1 else s for d, s in zip(view.dims, view.strides, strict=True)]
+    return View(view.buffer, view.dtype, view.offset, dims, tuple(strides))
+
+
+@view_rule("slice")
+def _slice(b: Builder, i: int) -> View:
+    node = b.tape_nodes[i]
+    view = b.value(node.inputs[0])
+    return sliced(b, view, node.static[0], b.ints(i), b.dims(i))
+
+
+def sliced(b: Builder, view: View, mask: tuple[int, ...], ints: list[Sym], dims: Dims) -> View:
+    """The part of a view that starts and steps select."""
+    rank = len(mask)
+    offset = view.offset
+    strides = []
+    for d, how in enumerate(mask):
+        if how == 0:
+            strides.append(view.strides[d])
+            continue
+        offset = offset + ints[d] * view.strides[d]
+        strides.append(view.strides[d] if how == 1 else view.strides[d] * ints[rank + d])
+    return View(view.buffer, view.dtype, offset, dims, tuple(strides))
+
+
+@view_rule("reshape")
+def _reshape(b: Builder, i: int) -> View:
+    node = b.tape_nodes[i]
+    view = b.value(node.inputs[0])
+    strides = _reshaped_strides(b, view, b.dims(i), node.static[0])
+    if strides is None:
+        view = b.contiguous(node.inputs[0])
+        strides = row_major(b.table, b.dims(i))
+    return View(view.buffer, view.dtype, view.offset, b.dims(i), tuple(strides))
+
+
+def _reshaped_strides(b: Builder, view: View, dims: Dims, groups: tuple[tuple[int, ...], ...]) -> list[Sym] | None:
+    """The strides of the reshaped view, or None if it needs a copy."""
+    strides: list[Sym] = [b.lift(0)] * len(dims)
+    for i0, i1, o0, o1 in groups:
+        inner = [d for d in range(i0, i1) if view.dims[d].const != 1]
+        outer = [d for d in range(o0, o1) if dims[d].const != 1]
+        if not inner:
+            step = view.strides[i1 - 1] if i1 > i0 else b.lift(1)
+            for d in range(o0, o1):
+                strides[d] = step
+            continue
+        if [view.dims[d] for d in inner] == [dims[d] for d in outer]:
+            for d, s in zip(outer, inner, strict=True):
+                strides[d] = view.strides[s]
+        else:
+            # The run must step through memory as one dim does.
+            for d, following in zip(inner, inner[1:], strict=False):
+                if view.strides[d] != view.strides[following] * view.dims[following]:
+                    return None
+            step = view.strides[inner[-1]]
+            for d in reversed(outer):
+                strides[d] = step
+                step = step * dims[d]
+        for d in range(o0, o1):
+            if dims[d].const == 1:
+                following = [e for e in outer if e > d]
+                strides[d] = strides[following[0]] * dims[following[0]] if following else view.strides[inner[-1]]
+    return strides
+
+
+# ---- copies
+
+
+@lowers("copy")
+def _copy(b: Builder, i: int) -> None:
+    b.copy(b.value(b.tape_nodes[i].inputs[0]), b.result(i))
+
+
+@lowers("concatenate")
+def _concatenate(b: Builder, i: int) -> None:
+    node = b.tape_nodes[i]
+    (axis,) = node.static
+    out = b.result(i)
+    offset = out.offset
+    for j in node.inputs:
+        if not b.analysis.is_empty(j):
+            view = b.value(j)
+            b.copy(view, View(out.buffer, out.dtype, offset, view.dims, out.strides))
+            offset = offset + view.dims[axis] * out.strides[axis]

@@ -1,0 +1,132 @@
+"""Executes a plan without a GPU: its nodes in a random order that respects its edges, on one block of bytes.
+
+Every node carries the tape nodes that it covers and the memory they read and write; the CPU backend's rules compute them.
+What a missing edge, an overlap in the arena, a wrong stride or a wrong group would do to a GPU's results, it does here.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+
+from backend_cuda.lowering.plan import Buffer, Plan, View
+from mlxlite._numpy import to_numpy_dtype
+from mlxlite.backend_cpu._rules import RULES
+
+
+class _Node:
+    """What a CPU rule sees of a tape node."""
+
+    def __init__(self, tape: Any, node: Any) -> None:
+        self.name = node.name
+        self.shape = tuple(node.shape)
+        self.dtype = node.dtype
+        self.np_dtype = to_numpy_dtype(node.dtype)
+        self.static = node.static
+        self.ints = list(node.ints)
+        self.floats = list(node.floats)
+        self.input_dtypes = [tape.nodes[j].dtype for j in node.inputs]
+
+
+class Simulator:
+    """One plan with one set of leaves.
+
+    Args:
+        plan: what was lowered from `tape`.
+        tape: the tape, whose sizes and scalars are used.
+        leaves: NumPy arrays in the tape's order; they are copied.
+        seed: of the order.
+    """
+
+    def __init__(self, plan: Plan, tape: Any, leaves: list[np.ndarray], seed: int) -> None:
+        self.plan, self.tape = plan, tape
+        self.random = random.Random(seed)
+        self.value = plan.table.value
+        self.memory: dict[Any, np.ndarray] = {}
+        # Intermediates and outputs begin as garbage, so that reading too early shows.
+        generator = np.random.default_rng(seed)
+        for slot, size in enumerate(plan.slots):
+            self.memory["slot", slot] = generator.integers(0, 256, self.value(size), np.uint8)
+        self.generator = generator
+        self.leaves = [np.array(leaf).reshape(-1).view(np.uint8).copy() for leaf in leaves]
+
+    def _bytes(self, buffer: Buffer) -> np.ndarray:
+        if buffer.kind == "leaf":
+            return self.leaves[buffer.leaf]
+        key = ("slot", buffer.slot) if buffer.kind == "arena" else id(buffer)
+        if key not in self.memory:
+            self.memory[key] = self.generator.integers(0, 256, self.value(buffer.nbytes), np.uint8)
+        return self.memory[key]
+
+    def array(self, view: View, writeable: bool = False) -> np.ndarray:
+        """The view as NumPy sees it; an offset or stride outside the buffer raises."""
+        dtype = to_numpy_dtype(_dtype(view.dtype))
+        dims = [self.value(d) for d in view.dims]
+        strides = [self.value(s) * dtype.itemsize for s in view.strides]
+        memory = self._bytes(view.buffer)
+        offset = self.value(view.offset) * dtype.itemsize
+        if 0 in dims:
+            return np.empty(dims, dtype)
+        reach = [(n - 1) * s for n, s in zip(dims, strides, strict=True)]
+        low = offset + sum(r for r in reach if r < 0)
+        high = offset + sum(r for r in reach if r > 0) + dtype.itemsize
+        if low < 0 or high > len(memory):
+            raise AssertionError(f"a view reaches bytes {low} to {high} of a buffer of {len(memory)}")
+        flat = memory[offset : offset + dtype.itemsize].view(dtype)
+        return np.lib.stride_tricks.as_strided(flat, dims, strides, writeable=writeable)
+
+    def run(self) -> list[np.ndarray]:
+        """Execute everything; returns copies of the outputs."""
+        waiting = [0] * len(self.plan.nodes)
+        followers: dict[int, list[int]] = {}
+        for before, after in self.plan.edges:
+            waiting[after] += 1
+            followers.setdefault(before, []).append(after)
+        ready = [i for i, n in enumerate(waiting) if n == 0]
+        done = 0
+        while ready:
+            i = ready.pop(self.random.randrange(len(ready)))
+            self._execute(self.plan.nodes[i])
+            done += 1
+            for f in followers.get(i, ()):
+                waiting[f] -= 1
+                if waiting[f] == 0:
+                    ready.append(f)
+        if done != len(self.plan.nodes):
+            raise AssertionError("the plan's edges form a circle")
+        return [np.array(self.array(view)) for view in self.plan.outputs]
+
+    def _execute(self, node: Any) -> None:
+        for source, target in node.copies:
+            self.array(target, writeable=True)[...] = np.array(self.array(source))
+        values: dict[int, Any] = {i: np.array(self.array(view)) for i, view in node.inputs.items()}
+        for i in node.covers:
+            tape_node = self.tape.nodes[i]
+            if tape_node.role == "op":
+                values[i] = self._compute(tape_node, values)
+            else:
+                values[i] = self._scalar(tape_node)
+        for i, view in node.outputs.items():
+            self.array(view, writeable=True)[...] = np.asarray(values[i]).reshape([self.value(d) for d in view.dims])
+
+    def _scalar(self, tape_node: Any) -> np.ndarray:
+        return np.array(self.tape.scalars[tape_node.scalar_slot], to_numpy_dtype(tape_node.dtype))
+
+    def _compute(self, tape_node: Any, values: dict[int, Any]) -> np.ndarray:
+        arguments = [
+            self._scalar(self.tape.nodes[j]) if self.tape.nodes[j].role == "scalar" else values[j]
+            for j in tape_node.inputs
+        ]
+        found = RULES[tape_node.name]
+        with np.errstate(all="ignore"):
+            if found.donates is None:
+                return found.function(_Node(self.tape, tape_node), *arguments)
+            return found.function(_Node(self.tape, tape_node), *arguments, inplace=False)
+
+
+def _dtype(name: str) -> Any:
+    from mlxlite import _graph
+
+    return _graph.dtype_named(name)
