@@ -26,7 +26,8 @@ DEVICE void unpack(const Chunk<bf16>& chunk, float (&out)[8]) {
     }
 }
 
-// For data that is read once: around L1, so that what is read often stays there. Zeros if not wanted. Aligned to 16 bytes.
+// For data that is read once: around L1, so that what is read often stays there. Zeros if not wanted. Aligned to 16
+// bytes.
 template <class T>
 DEVICE Chunk<T> load_streaming(const T* p, bool wanted) {
     Chunk<T> r{{0, 0, 0, 0}};

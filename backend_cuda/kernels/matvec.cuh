@@ -5,8 +5,8 @@
 
 // ---- rows of w are contiguous along k: a team of threads takes the dot products of R of them with M rows of x
 
-// This thread's part of the dot products; sum[m * R + r]. x has `m_left` rows from its first, w has `n_left`; rows beyond
-// are taken from the last one, and their sums are of no use.
+// This thread's part of the dot products; sum[m * R + r]. x has `m_left` rows from its first, w has `n_left`; rows
+// beyond are taken from the last one, and their sums are of no use.
 template <class T, int M, int R, int kTeam, int kUnroll>
 DEVICE void dot_rows(compute_t<T> (&sum)[M * R], const T* x, i64 ldx, i64 m_left, const T* w, i64 ldw, i64 n_left,
                      i64 k, int member) {
@@ -129,11 +129,18 @@ DEVICE void sum_columns(compute_t<T>* total, compute_t<T>* shared, const T* x, i
     compute_t<T> sum[M][N] = {};
     for (i64 first = begin + down; first < end; first += kDown * kUnroll) {
         Chunk<T> wc[kUnroll];
+        if (whole) {
 #pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-            const i64 row = first + u * kDown;
-            wc[u] = whole ? load_streaming(columns + row * ldw, row < end)
-                          : load_elements(columns + row * ldw, row < end ? count : 0);
+            for (int u = 0; u < kUnroll; ++u) {
+                const i64 row = first + u * kDown;
+                wc[u] = load_streaming(columns + row * ldw, row < end);
+            }
+        } else {
+#pragma unroll
+            for (int u = 0; u < kUnroll; ++u) {
+                const i64 row = first + u * kDown;
+                wc[u] = load_elements(columns + row * ldw, row < end ? count : 0);
+            }
         }
 #pragma unroll
         for (int u = 0; u < kUnroll; ++u) {
