@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..kernels import matvec as kernels
 from ..kernels.codegen import Instruction
+from ..kernels.kernel import KernelSource
 from .analysis import Analysis, Dims, dim_rule
-from .builder import Builder, lowers
+from .builder import Builder, Operand, lowers
 from .elementwise import ProgramWriter, collapse
 from .plan import MatmulNode, View
 from .sym import IntLike, Sym
@@ -207,9 +210,39 @@ def multiply(b: Builder, left: int, right: int, out: View, covers: Sequence[int]
     emit_product(b, product, out, covers, label)
 
 
+@functools.lru_cache(maxsize=1024)
+def _matvec_kernel(dtype: str, layout: kernels.Layout, batched: bool, variant: kernels.Variant) -> KernelSource:
+    return kernels.generate(dtype, layout, 1, batched=batched, variant=variant)
+
+
 def matvec(b: Builder, product: Product, out: View, covers: Sequence[int], label: str) -> bool:
-    """A one-row product by our own kernel, if it takes these operands."""
-    return False
+    """A one-row product by our own kernel, if x is contiguous along k."""
+    x, w = product.a, product.b
+    if x.transposed:
+        return False
+    zero, one = b.lift(0), b.lift(1)
+    batched = product.batch.const != 1
+    layout: kernels.Layout = "nk" if w.transposed else "kn"
+    n, k, batch = (b.table.value(s) for s in (product.n, product.k, product.batch))
+    source = _matvec_kernel(out.dtype, layout, batched, kernels.choose_variant(out.dtype, layout, 1, n, k, batch))
+    weight = (w.batch_stride, zero, w.ld, one) if w.transposed else (w.batch_stride, zero, one, w.ld)
+    b.kernel(
+        source,
+        [product.batch, product.m, product.n, product.k],
+        [Operand(x.view, (x.batch_stride, product.k, zero, one)), Operand(w.view, weight)],
+        [Operand(out, (product.batch_stride_d, product.n, one))],
+        covers=covers,
+        label=label,
+    )
+    return True
+
+
+def _factor(writer: ProgramWriter, number: int, dtype: str) -> int:
+    """The register of a floating-point attribute, which is kept as a real number."""
+    if dtype != "complex64":
+        return writer.instruction(("scalar", number, dtype))
+    real = writer.instruction(("scalar", number, "float32"))
+    return writer.instruction(("op", "astype", (), (real,), ("float32",), dtype))
 
 
 @lowers("addmm")
@@ -228,7 +261,7 @@ def _addmm(b: Builder, i: int) -> None:
     loaded = writer.load(product)
     bias = writer.operand(c)
     slots = [writer.scalar_number(node.scalar_slot + k) for k in range(2)]
-    alpha, beta = (writer.instruction(("scalar", s, dtype)) for s in slots)
+    alpha, beta = (_factor(writer, s, dtype) for s in slots)
     scaled = writer.instruction(("op", "multiply", (), (loaded, alpha), (dtype, dtype), dtype))
     added = writer.instruction(("op", "multiply", (), (bias, beta), (dtype, dtype), dtype))
     total = writer.instruction(("op", "add", (), (scaled, added), (dtype, dtype), dtype))

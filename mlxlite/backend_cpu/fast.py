@@ -71,7 +71,7 @@ def _rope(node: Any, x: Array, *more: Array) -> Array:
 
 @rule("sdpa")
 def _sdpa(node: Any, q: Array, k: Array, v: Array, *more: Array) -> Array:
-    kind, has_sinks = node.static
+    kind, has_sinks = node.static[:2]
     (scale,) = node.floats
     batch, heads, n_queries, _ = q.shape
     kv_heads, n_keys = k.shape[1:3]

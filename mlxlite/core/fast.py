@@ -224,7 +224,9 @@ def scaled_dot_product_attention(
             raise ValueError(f"[{name}] Type of sinks must promote to {dtype.name}, got {sinks.dtype.name}.")
         inputs.append(to_dtype(sinks, dtype, stream))
     shape = (batch, heads, n_queries, v.shape[3])
-    return _sdpa.record(inputs, shape, dtype, (kind, sinks is not None), floats=(float(scale),), stream=stream)
+    # Head sizes are static: kernels are made for them, and libraries take some and decline others.
+    static = (kind, sinks is not None, features, v.shape[3], heads // kv_heads)
+    return _sdpa.record(inputs, shape, dtype, static, floats=(float(scale),), stream=stream)
 
 
 def _mask(mask: array, shape: tuple[int, ...], dtype: Dtype, stream: Any) -> array:

@@ -1,0 +1,268 @@
+"""Attention by cuDNN: one graph per key, built and populated once, its pointers patched ever after.
+
+The key holds everything the graph depends on as bytes: two calls share a graph if and only if their bytes are equal. A
+populated graph is a CUDA graph of one kernel; the runtime copies it into the plan's graph as a child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+DTYPES = ("float16", "bfloat16")
+CAPACITY = 256
+
+counters = {"hits": 0, "misses": 0, "builds": 0, "patches": 0, "evictions": 0, "declined": 0}
+
+
+class DeclinedError(RuntimeError):
+    """cuDNN does not do this attention."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Dims and strides in elements, four each."""
+
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attention: everything but the pointers."""
+
+    dtype: str
+    causal: bool
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    o: Tensor
+    bias: Tensor | None
+    has_sinks: bool
+    scale: float
+
+    def key(self) -> bytes:
+        """The bytes that name this call. Every field has its place, none is left out and none is padded."""
+        bias = self.bias or Tensor((0,) * 4, (0,) * 4)
+        integers: list[int] = []
+        for tensor in (self.q, self.k, self.v, self.o, bias):
+            integers += (*tensor.dims, *tensor.strides)
+        flags = DTYPES.index(self.dtype) | self.causal << 1 | (self.bias is not None) << 2 | self.has_sinks << 3
+        return struct.pack("<qd40q", flags, self.scale, *integers)
+
+
+def normalized(dims: Sequence[int], strides: Sequence[int]) -> Tensor:
+    """A tensor whose dims of size 1 have the stride that a packed tensor would have: cuDNN counts no other as packed."""
+    result = list(strides)
+    for d in reversed(range(len(dims))):
+        if dims[d] == 1:
+            result[d] = result[d + 1] * dims[d + 1] if d + 1 < len(dims) else 1
+    return Tensor(tuple(dims), tuple(result))
+
+
+class _Entry:
+    """A built graph, the CUDA graph it populated, and what it needs to live."""
+
+    def __init__(self, call: Call) -> None:
+        library = cudnn()
+        self.handle = _handle()
+        data_type = {"float16": library.data_type.HALF, "bfloat16": library.data_type.BFLOAT16}[call.dtype]
+        graph = library.pygraph(
+            io_data_type=data_type,
+            intermediate_data_type=library.data_type.FLOAT,
+            compute_data_type=library.data_type.FLOAT,
+            handle=self.handle,
+        )
+
+        def tensor(name: str, t: Tensor, dtype: Any = data_type) -> Any:
+            return graph.tensor(name=name, dim=list(t.dims), stride=list(t.strides), data_type=dtype)
+
+        inputs = [tensor("q", call.q), tensor("k", call.k), tensor("v", call.v)]
+        options: dict[str, Any] = {}
+        if call.bias is not None:
+            options["bias"] = tensor("bias", call.bias)
+            inputs.append(options["bias"])
+        if call.has_sinks:
+            heads = call.q.dims[1]
+            sinks = Tensor((1, heads, 1, 1), (heads, 1, 1, 1))
+            options["sink_token"] = tensor("sinks", sinks, library.data_type.FLOAT)
+            inputs.append(options["sink_token"])
+        if call.causal:
+            square = call.q.dims[2] == call.k.dims[2]
+            alignment = library.diagonal_alignment
+            options["diagonal_alignment"] = alignment.TOP_LEFT if square else alignment.BOTTOM_RIGHT
+            options["diagonal_band_right_bound"] = 0
+        try:
+            result = graph.sdpa(
+                name="sdpa", q=inputs[0], k=inputs[1], v=inputs[2], generate_stats=False, attn_scale=call.scale, **options
+            )
+            output = result[0]
+            output.set_output(True).set_dim(list(call.o.dims)).set_stride(list(call.o.strides))
+            graph.validate()
+            graph.build_operation_graph()
+            graph.create_execution_plans([library.heur_mode.A])
+            graph.select_behavior_notes([library.behavior_note.SUPPORTS_CUDA_GRAPH_NATIVE_API])
+            graph.check_support()
+            graph.build_plans()
+        except (RuntimeError, ValueError) as error:  # cuDNN's own errors are RuntimeErrors
+            raise DeclinedError(str(error)) from error
+        self.graph = graph
+        self.uids = [t.get_uid() for t in (*inputs, output)]
+        self.workspace = _Memory(graph.get_workspace_size())
+        self.cuda_graph = _empty_cuda_graph()
+        self.populated = False
+
+    def bind(self, pointers: Sequence[int]) -> int:
+        """The CUDA graph, reading and writing at these addresses."""
+        variant_pack = dict(zip(self.uids, pointers, strict=True))
+        handle = getattr(self.handle, "backend_handle", self.handle)
+        if self.populated:
+            self.graph.update_cuda_graph(handle, variant_pack, self.workspace.address, self.cuda_graph)
+            counters["patches"] += 1
+        else:
+            self.graph.populate_cuda_graph(handle, variant_pack, self.workspace.address, self.cuda_graph)
+            self.populated = True
+        return self.cuda_graph
+
+
+class Cache:
+    """Entries by key, the least recently used leaving first. Declined keys are remembered too."""
+
+    def __init__(self, capacity: int = CAPACITY, make: Any = _Entry) -> None:
+        self.capacity = capacity
+        self._make = make
+        self._entries: OrderedDict[bytes, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, call: Call, key: bytes) -> Any:
+        """The entry for a call whose key is `key`. DeclinedError if cuDNN cannot do it."""
+        with self._lock:
+            found = self._entries.get(key)
+            if found is not None:
+                self._entries.move_to_end(key)
+                counters["hits"] += 1
+            else:
+                counters["misses"] += 1
+                try:
+                    found = self._make(call)
+                    counters["builds"] += 1
+                except DeclinedError as error:
+                    counters["declined"] += 1
+                    found = error
+                self._entries[key] = found
+                while len(self._entries) > self.capacity:
+                    self._entries.popitem(last=False)
+                    counters["evictions"] += 1
+        if isinstance(found, DeclinedError):
+            raise found
+        return found
+
+
+cache = Cache()
+
+
+class Callback:
+    """What a plan calls for one attention node: finds the graph for the sizes at hand and patches the pointers.
+
+    The key is computed once for each set of sizes, and stored with the entry; the entries whose kernels a plan's
+    executables may hold stay alive with the plan.
+    """
+
+    _MAX_HELD = 8
+
+    def __init__(self, dtype: str, causal: bool, bias_broadcast: tuple[int, ...] | None, has_sinks: bool) -> None:
+        self.dtype, self.causal, self.bias_broadcast, self.has_sinks = dtype, causal, bias_broadcast, has_sinks
+        self._held: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    def call_for(self, sizes: Sequence[int], scale: float) -> Call:
+        """The call for dims and strides of q, k, v, o and the bias, eight integers each."""
+        tensors = [normalized(sizes[i : i + 4], sizes[i + 4 : i + 8]) for i in range(0, len(sizes), 8)]
+        bias = tensors[4] if self.bias_broadcast is not None else None
+        return Call(self.dtype, self.causal, *tensors[:4], bias=bias, has_sinks=self.has_sinks, scale=scale)
+
+    def __call__(self, sizes: list[int], scalars: list[float], pointers: list[int]) -> int:
+        held = (*sizes, scalars[0])
+        entry = self._held.get(held)
+        if entry is None:
+            call = self.call_for(sizes, scalars[0])
+            try:
+                entry = cache.get(call, call.key())
+            except DeclinedError as error:
+                raise RuntimeError(
+                    f"[scaled_dot_product_attention] cuDNN declined {self.dtype} queries {call.q.dims} and keys "
+                    f"{call.k.dims}, though it took other sizes: {error}. Evaluate it on mx.cpu, or in float32."
+                ) from error
+            self._held[held] = entry
+            if len(self._held) > self._MAX_HELD:
+                self._held.popitem(last=False)
+        else:
+            self._held.move_to_end(held)
+        return entry.bind(pointers)
+
+
+# ---- the libraries
+
+
+@functools.cache
+def cudnn() -> Any:
+    """The module `cudnn`. ImportError if it is not installed, or if it finds no cuDNN."""
+    import cudnn
+
+    cudnn.backend_version()
+    return cudnn
+
+
+@functools.cache
+def why_unavailable() -> str | None:
+    """Why cuDNN cannot be used, and what to install; None if it can."""
+    try:
+        cudnn()
+    except (ImportError, OSError, RuntimeError, AssertionError) as error:
+        return f"{error}; install it with: pip install nvidia-cudnn-frontend nvidia-cudnn-cu13"
+    return None
+
+
+@functools.cache
+def _handle() -> Any:
+    return cudnn().create_handle()
+
+
+@functools.cache
+def _driver() -> Any:
+    return ctypes.CDLL("libcuda.so.1")
+
+
+def _check(status: int, what: str) -> None:
+    if status:
+        raise RuntimeError(f"{what} failed with CUDA error {status}")
+
+
+class _Memory:
+    """Device memory for a workspace, which most graphs do not need."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.address = 0
+        if nbytes:
+            pointer = ctypes.c_uint64()
+            _check(_driver().cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(nbytes)), "cuMemAlloc")
+            self.address = pointer.value
+
+    def __del__(self) -> None:
+        if self.address:
+            _driver().cuMemFree_v2(ctypes.c_uint64(self.address))
+
+
+def _empty_cuda_graph() -> int:
+    graph = ctypes.c_void_p()
+    _check(_driver().cuGraphCreate(ctypes.byref(graph), 0), "cuGraphCreate")
+    assert graph.value is not None
+    return graph.value

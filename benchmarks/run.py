@@ -1,0 +1,158 @@
+"""Runs benchmark suites on mlxlite and its peers, prints the ratios, and saves figures and plots.
+
+    python benchmarks/run.py overhead array attention llm
+
+Every peer runs in a process of its own, one after the other on the same machine. A peer that is not installed is left
+out, and said to be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+SUITES = ("overhead", "array", "attention", "llm")
+RATES = ("TB/s", "TFLOP/s", "tok/s")
+
+
+def _version(peer: str) -> str:
+    try:
+        return importlib.metadata.version(peer)
+    except importlib.metadata.PackageNotFoundError:
+        return "source tree"
+
+
+def _installed(peer: str) -> bool:
+    return importlib.util.find_spec(peer) is not None
+
+
+def _gpu() -> str:
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().splitlines()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def _measure(suite: str, peer: str, limit: float) -> dict[str, Any]:
+    """The figures of one peer, from a process of its own."""
+    command = [sys.executable, __file__, "--child", suite, peer]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, cwd=ROOT)
+    except subprocess.TimeoutExpired:
+        return {"error": f"did not finish within {limit:g} s"}
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not lines:
+        return {"error": (done.stderr or done.stdout).strip()[-2000:]}
+    return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+def _ratio(mine: float, other: float, unit: str) -> float:
+    """How many times better than the other: above 1 is better."""
+    return mine / other if unit in RATES else other / mine
+
+
+def _table(results: dict[str, dict[str, Any]]) -> str:
+    cases = list(dict.fromkeys(case for figures in results.values() for case in figures if case != "error"))
+    peers = list(results)
+    width = max(map(len, cases), default=10)
+    lines = [" " * width + "".join(f"{peer:>26}" for peer in peers)]
+    for case in cases:
+        row = f"{case:<{width}}"
+        mine = results.get("mlxlite", {}).get(case)
+        for peer in peers:
+            figure = results[peer].get(case)
+            if figure is None:
+                row += f"{'-':>26}"
+                continue
+            value, unit = figure
+            text = f"{value:.4g} {unit}"
+            if mine and peer != "mlxlite":
+                text += f" ({_ratio(mine[0], value, unit):.2f}x)"
+            row += f"{text:>26}"
+        lines.append(row)
+    for peer in peers:
+        if "error" in results[peer]:
+            lines.append(f"{peer} failed: {results[peer]['error']}")
+    return "\n".join(lines)
+
+
+def _plot(suite: str, results: dict[str, dict[str, Any]], path: Path) -> None:
+    """Ratios of mlxlite to each peer as bars. Needs matplotlib, and says so without it."""
+    if not _installed("matplotlib"):
+        print(f"(no plot of {suite}: matplotlib is not installed)")
+        return
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    mine = results.get("mlxlite", {})
+    peers = [p for p in results if p != "mlxlite" and "error" not in results[p]]
+    cases = [c for c in mine if c != "error" and any(c in results[p] for p in peers)]
+    if not cases:
+        return
+    figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(cases) * max(1, len(peers)) + 1.2), layout="constrained")
+    height = 0.8 / max(1, len(peers))
+    for k, peer in enumerate(peers):
+        values = [_ratio(mine[c][0], results[peer][c][0], mine[c][1]) if c in results[peer] else 0 for c in cases]
+        bars = axes.barh([i + k * height for i in range(len(cases))], values, height, label=f"times faster than {peer}")
+        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks([i + 0.4 - height / 2 for i in range(len(cases))], cases, fontsize=8)
+    axes.set_xscale("log")
+    axes.invert_yaxis()
+    axes.legend(fontsize=8)
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", default=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
+    parser.add_argument("--peers", help="comma-separated; by default each suite's own that are installed")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out", help="folder for JSON and plots")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for one peer and suite")
+    parser.add_argument("--child", nargs=2, metavar=("SUITE", "PEER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        suite, peer = options.child
+        figures = importlib.import_module(f"benchmarks.suites.{suite}").measure(peer)
+        print("RESULT " + json.dumps(figures), flush=True)
+        return 0
+    failed = False
+    options.out.mkdir(parents=True, exist_ok=True)
+    for suite in options.suites:
+        if suite not in SUITES:
+            parser.error(f"there is no suite {suite!r}: {', '.join(SUITES)}")
+        wanted = (
+            options.peers.split(",") if options.peers else importlib.import_module(f"benchmarks.suites.{suite}").PEERS
+        )
+        present = [p for p in wanted if _installed(p)]
+        for peer in wanted:
+            if peer not in present:
+                print(f"({peer} is not installed)")
+        results = {peer: _measure(suite, peer, options.limit) for peer in present}
+        failed = failed or "error" in results.get("mlxlite", {})
+        machine = {"gpu": _gpu(), "python": platform.python_version()}
+        versions = {peer: _version(peer) for peer in present}
+        print(f"\n{suite} on {machine['gpu']}\n{_table(results)}", flush=True)
+        record = {"suite": suite, "machine": machine, "versions": versions, "results": results}
+        (options.out / f"{suite}.json").write_text(json.dumps(record, indent=1) + "\n")
+        _plot(suite, results, options.out / f"{suite}.svg")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

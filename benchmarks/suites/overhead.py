@@ -1,0 +1,83 @@
+"""What an op costs on the host, and what a small evaluation costs from end to end.
+
+Model: a launch and the wait for it take about 8 us; recording, 0.2 us an op; a chain of elementwise ops is one kernel.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from typing import Any
+
+from benchmarks.timing import median_us
+
+PEERS = ("mlxlite", "mlx", "torch")
+LENGTH = 256
+
+
+def measure(peer: str) -> dict[str, tuple[float, str]]:
+    """Host costs of a peer."""
+    return _torch() if peer == "torch" else _arrays(importlib.import_module(f"{peer}.core"))
+
+
+def _chain(a: Any, b: Any) -> Any:
+    x = a
+    for i in range(LENGTH):
+        x = x + b if i % 2 else x * b
+    return x
+
+
+def _array_program(x: Any, w: Any) -> Any:
+    """192 small ops with 16 row sums, as programs that are not fused by hand have."""
+    for _ in range(16):
+        y = x * w + 0.5
+        y = y - y.sum(axis=-1, keepdims=True) * 0.01
+        y = (y * y + 1.0) * 0.5
+        x = x + y * 0.1 - 0.2
+    return x
+
+
+def _arrays(mx: Any) -> dict[str, tuple[float, str]]:
+    a, b = mx.ones((64,)), mx.ones((64,))
+    one = mx.ones((1,))
+    mx.eval(a, b, one)
+    out = {"record one op": (median_us(lambda: _chain(a, b)) / LENGTH, "us")}
+    out["chain of 256, record + eval + wait, per op"] = (median_us(lambda: mx.eval(_chain(a, b))) / LENGTH, "us")
+
+    def steady() -> None:
+        for _ in range(20):
+            mx.async_eval(_chain(a, b))
+        mx.synchronize()
+
+    out["chain of 256, async steady state, per op"] = (median_us(steady, 7) / (20 * LENGTH), "us")
+    out["x + 1 and wait"] = (median_us(lambda: mx.eval(one + 1), 101), "us")
+    numbers = itertools.count()
+    out["x * s + 0.5, a new s each call"] = (median_us(lambda: mx.eval(one * (1.0 + next(numbers)) + 0.5), 101), "us")
+    x, w = mx.ones((64, 128)), mx.ones((128,))
+    mx.eval(x, w)
+    out["192-op program with 16 row sums"] = (median_us(lambda: mx.eval(_array_program(x, w))), "us")
+    inputs = [mx.ones((32 + i, 128)) for i in range(20)]
+    mx.eval(inputs)
+    rows = itertools.cycle(inputs)
+    out["192-op program, a new shape each call"] = (median_us(lambda: mx.eval(_array_program(next(rows), w)), 18), "us")
+    return out
+
+
+def _torch() -> dict[str, tuple[float, str]]:
+    import torch
+
+    a, b = torch.ones(64, device="cuda"), torch.ones(64, device="cuda")
+    wait = torch.cuda.synchronize
+
+    def chain() -> None:
+        _chain(a, b)
+        wait()
+
+    def add() -> None:
+        torch.add(a, 1)
+        wait()
+
+    return {
+        "chain of 256, record + eval + wait, per op": (median_us(chain) / LENGTH, "us"),
+        "x + 1 and wait": (median_us(add, 101), "us"),
+    }
