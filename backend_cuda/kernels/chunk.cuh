@@ -26,31 +26,59 @@ DEVICE void unpack(const Chunk<bf16>& chunk, float (&out)[8]) {
     }
 }
 
-// For data that is read once: around L1, so that what is read often stays there. Zeros if not wanted. Aligned to 16
-// bytes.
+// 16 bytes from an aligned pointer.
 template <class T>
-DEVICE Chunk<T> load_streaming(const T* p, bool wanted) {
-    Chunk<T> r{{0, 0, 0, 0}};
+DEVICE Chunk<T> load_cached(const T* p) {
+    return {*reinterpret_cast<const uint4*>(p)};
+}
+// The same for data that is read once: around L1, so that what is read often stays there.
+template <class T>
+DEVICE Chunk<T> load_streaming(const T* p) {
 #ifdef __CUDACC__
-    asm("{\n"
-        ".reg .pred wanted;\n"
-        "setp.ne.u32 wanted, %5, 0;\n"
-        "@wanted ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];\n"
-        "}"
-        : "+r"(r.raw.x), "+r"(r.raw.y), "+r"(r.raw.z), "+r"(r.raw.w)
-        : "l"(p), "r"(u32(wanted)));
+    Chunk<T> r;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r.raw.x), "=r"(r.raw.y), "=r"(r.raw.z), "=r"(r.raw.w)
+                 : "l"(p));
+    return r;
 #else
-    if (wanted) memcpy(&r.raw, p, 16);
+    return load_cached(p);
 #endif
-    return r;
 }
-// For data that other warps read too.
-template <class T>
-DEVICE Chunk<T> load_cached(const T* p, bool wanted) {
-    Chunk<T> r{{0, 0, 0, 0}};
-    if (wanted) r.raw = *reinterpret_cast<const uint4*>(p);
-    return r;
+
+// ---- copies to shared memory that a thread has in flight without holding registers. However often a loop of loads is
+// unrolled, ptxas may move each load to where its result is used; these stay where they are.
+
+// 16 bytes, both sides aligned; zeros if not wanted. Streaming: around L1.
+template <bool kStreaming>
+DEVICE void copy_async(uint4* shared, const void* global, bool wanted) {
+#ifdef __CUDACC__
+    const u32 address = u32(__cvta_generic_to_shared(shared));
+    if constexpr (kStreaming) {
+        asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(address), "l"(global),
+                     "r"(wanted ? 16 : 0)
+                     : "memory");
+    } else {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global), "r"(wanted ? 16 : 0)
+                     : "memory");
+    }
+#else
+    *shared = wanted ? *static_cast<const uint4*>(global) : uint4{};
+#endif
 }
+// Copies since the last call are a group.
+DEVICE void end_copy_group() {
+#ifdef __CUDACC__
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+// Waits until at most kPending of this thread's groups, the last ones, are under way.
+template <int kPending>
+DEVICE void wait_copy_groups() {
+#ifdef __CUDACC__
+    asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+#endif
+}
+
 // The first `count` elements of a chunk that may lie anywhere, zeros after them.
 template <class T>
 DEVICE Chunk<T> load_elements(const T* p, i64 count) {

@@ -5,12 +5,16 @@
 
 // ---- rows of w are contiguous along k: a team of threads takes the dot products of R of them with M rows of x
 
+// 16-byte slots of shared memory that a thread needs for `kStages` steps in flight.
+template <int M, int R, int kStages>
+constexpr int kRingSlots = (R + (M == 1)) * kStages;
+
 // This thread's part of the dot products; sum[m * R + r]. x has `m_left` rows from its first, w has `n_left`; rows
-// beyond are taken from the last one, and their sums are of no use.
-template <class T, int M, int R, int kTeam, int kUnroll>
-DEVICE void dot_rows(compute_t<T> (&sum)[M * R], const T* x, i64 ldx, i64 m_left, const T* w, i64 ldw, i64 n_left,
-                     i64 k, int member) {
-    constexpr int N = Chunk<T>::kSize;
+// beyond are taken from the last one, and their sums are of no use. `ring` holds kRingSlots for each of kThreads.
+template <class T, int M, int R, int kTeam, int kStages, int kThreads>
+DEVICE void dot_rows(compute_t<T> (&sum)[M * R], uint4* ring, const T* x, i64 ldx, i64 m_left, const T* w, i64 ldw,
+                     i64 n_left, i64 k, int member) {
+    constexpr int N = Chunk<T>::kSize, kSlots = kRingSlots<M, R, 1>;
     const T *xs[M], *ws[R];
 #pragma unroll
     for (int m = 0; m < M; ++m) xs[m] = x + (m == 0 ? 0 : min_i64(m, m_left - 1) * ldx);
@@ -23,31 +27,33 @@ DEVICE void dot_rows(compute_t<T> (&sum)[M * R], const T* x, i64 ldx, i64 m_left
     if (is_chunk_aligned(w, R > 1 ? ldw : 0) && is_chunk_aligned(x, M > 1 ? ldx : 0)) {
         const i64 chunks = k / N;
         done = chunks * N;
-        for (i64 first = member; first < chunks; first += kTeam * kUnroll) {
-            Chunk<T> wc[kUnroll][R];
+        // A thread reads its own slots only, so it need not wait for others.
+        uint4* own = ring + threadIdx.x;
+        auto fetch = [&](i64 c, int stage) {
+            const bool wanted = c < chunks;
+            const i64 at = wanted ? c * N : 0;
 #pragma unroll
-            for (int u = 0; u < kUnroll; ++u) {
-                const i64 c = first + u * kTeam;
+            for (int r = 0; r < R; ++r) copy_async<true>(own + (stage * kSlots + r) * kThreads, ws[r] + at, wanted);
+            // With one row of x there is room to have it in flight as well; more of them come from L1.
+            if constexpr (M == 1) copy_async<false>(own + (stage * kSlots + R) * kThreads, xs[0] + at, wanted);
+            end_copy_group();
+        };
 #pragma unroll
-                for (int r = 0; r < R; ++r) wc[u][r] = load_streaming(ws[r] + c * N, c < chunks);
-            }
-            Chunk<T> ahead[M == 1 ? kUnroll : 1];  // with one row of x there are registers to have it in flight as well
-            if constexpr (M == 1) {
+        for (int s = 0; s < kStages - 1; ++s) fetch(member + s * kTeam, s);
+        for (i64 base = member; base < chunks; base += kTeam * kStages) {
 #pragma unroll
-                for (int u = 0; u < kUnroll; ++u) {
-                    const i64 c = first + u * kTeam;
-                    ahead[u] = load_cached(xs[0] + c * N, c < chunks);
-                }
-            }
-#pragma unroll
-            for (int u = 0; u < kUnroll; ++u) {
-                const i64 c = first + u * kTeam;
+            for (int s = 0; s < kStages; ++s) {
+                const i64 c = base + s * kTeam;
+                if (c >= chunks) break;
+                wait_copy_groups<kStages - 2>();
+                // Into the slots that the step before has read.
+                fetch(c + (kStages - 1) * kTeam, (s + kStages - 1) % kStages);
                 compute_t<T> wf[R][N], xf[N];
 #pragma unroll
-                for (int r = 0; r < R; ++r) unpack(wc[u][r], wf[r]);
+                for (int r = 0; r < R; ++r) unpack(Chunk<T>{own[(s * kSlots + r) * kThreads]}, wf[r]);
 #pragma unroll
                 for (int m = 0; m < M; ++m) {
-                    unpack(M == 1 ? ahead[u] : load_cached(xs[m] + c * N, c < chunks), xf);
+                    unpack(M == 1 ? Chunk<T>{own[(s * kSlots + R) * kThreads]} : load_cached(xs[m] + c * N), xf);
 #pragma unroll
                     for (int r = 0; r < R; ++r) {
 #pragma unroll
@@ -56,6 +62,7 @@ DEVICE void dot_rows(compute_t<T> (&sum)[M * R], const T* x, i64 ldx, i64 m_left
                 }
             }
         }
+        wait_copy_groups<0>();
     }
 #pragma unroll 4
     for (i64 i = done + member; i < k; i += kTeam) {
@@ -133,7 +140,7 @@ DEVICE void sum_columns(compute_t<T>* total, compute_t<T>* shared, const T* x, i
 #pragma unroll
             for (int u = 0; u < kUnroll; ++u) {
                 const i64 row = first + u * kDown;
-                wc[u] = load_streaming(columns + row * ldw, row < end);
+                wc[u] = load_streaming(columns + min_i64(row, end - 1) * ldw);
             }
         } else {
 #pragma unroll
@@ -144,14 +151,18 @@ DEVICE void sum_columns(compute_t<T>* total, compute_t<T>* shared, const T* x, i
         }
 #pragma unroll
         for (int u = 0; u < kUnroll; ++u) {
-            const i64 row = first + u * kDown;
+            const bool inside = first + u * kDown < end;
+            const i64 row = inside ? first + u * kDown : end - 1;
             compute_t<T> wf[N];
             unpack(wc[u], wf);
 #pragma unroll
             for (int m = 0; m < M; ++m) {
-                const compute_t<T> xf = row < end ? to_compute(xs[m][row]) : compute_t<T>{};
+                const compute_t<T> xf = to_compute(xs[m][row]);
 #pragma unroll
-                for (int i = 0; i < N; ++i) sum[m][i] = multiply_add(xf, wf[i], sum[m][i]);
+                for (int i = 0; i < N; ++i) {
+                    const compute_t<T> next = multiply_add(xf, wf[i], sum[m][i]);
+                    sum[m][i] = inside ? next : sum[m][i];
+                }
             }
         }
     }

@@ -37,13 +37,17 @@ Layout = Literal["nk", "kn"]
 
 @dataclass(frozen=True)
 class RowVariant:
-    """How layout "nk" is cut up: `team` threads (8 to 256, a power of two) take `weight_rows` rows of the weight at a
-    time, each thread with `unroll` loads of each in flight."""
+    """How layout "nk" is cut up: `team` threads (8 to 256, a power of two) take `weight_rows` rows of the weight, each
+    thread with `stages` - 1 loads of each in flight."""
 
     team: int = 32
-    unroll: int = 4
+    stages: int = 6
     weight_rows: int = 1
-    threads: int = 256
+    threads: int = 128
+
+    def shared_bytes(self, rows: int) -> int:
+        """Of a block, for the loads in flight; at most 48 KiB, less what the sums take."""
+        return 16 * self.threads * self.stages * (self.weight_rows + (rows == 1))
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def choose_variant(dtype: str, layout: Layout, m: int, n: int, k: int, batch: in
     """A fast variant for these sizes; any variant is correct for any.
 
     >>> choose_variant("bfloat16", "nk", 1, 576, 576)
-    RowVariant(team=64, unroll=2, weight_rows=1, threads=128)
+    RowVariant(team=64, stages=3, weight_rows=1, threads=128)
     """
     size = ITEMSIZE[dtype]
     if layout == "kn":
@@ -79,11 +83,11 @@ def choose_variant(dtype: str, layout: Layout, m: int, n: int, k: int, batch: in
         team //= 2
     while team < 256 and chunks > 2 * team and teams * team < 32 * _BUSY_WARPS:
         team *= 2
-    loads = -(-chunks // team)  # of each thread
-    most = (8 if m == 1 else 4) // weight_rows
-    unroll = -(-loads // -(-loads // most))
-    threads = 128 if teams * team < 256 * 2 * 132 and team <= 128 else 256
-    return RowVariant(team, unroll, weight_rows, threads)
+    # All loads of a short row at once; at most 32 KiB a block, of which seven fit on a multiprocessor.
+    threads = max(128, team)
+    most = (32 << 10) // RowVariant(team, 1, weight_rows, threads).shared_bytes(m)
+    stages = max(2, min(8, most, -(-chunks // team) + 1))
+    return RowVariant(team, stages, weight_rows, threads)
 
 
 def generate(
@@ -125,7 +129,7 @@ def generate(
         ValueError: rows, the variant or the epilogue makes no sense.
 
     >>> generate("bfloat16", "nk", 1).launch.grid
-    (('cdiv', 'd2', 8), 1, 1)
+    (('cdiv', 'd2', 4), 1, 1)
     """
     if dtype not in DTYPES:
         raise TypeError(f"[matmul] no CUDA kernel for {dtype}; convert the operands with astype first.")
@@ -251,8 +255,10 @@ def _label(layout: Layout, dtype: str, rows: int, epilogue: _Epilogue) -> str:
 def _rows_kernel(dtype: str, rows: int, batched: bool, variant: RowVariant, epilogue: _Epilogue) -> KernelSource:
     team, threads, weight_rows = variant.team, variant.threads, variant.weight_rows
     powers = [8 << i for i in range(6)]
-    if team not in powers or threads % max(team, 32) or threads > 1024 or min(variant.unroll, weight_rows) < 1:
-        raise ValueError(f"teams of 8, 16, ... 256 threads divide a block: {variant}")
+    if team not in powers or threads % max(team, 32) or threads > 1024 or variant.stages < 2 or weight_rows < 1:
+        raise ValueError(f"teams of 8, 16, ... 256 threads divide a block, with 2 stages or more: {variant}")
+    if variant.shared_bytes(rows) > 44 << 10:
+        raise ValueError(f"too much shared memory, {variant.shared_bytes(rows)} bytes: {variant}")
     columns = threads // team * weight_rows
     params = _params(dtype, rows, batched, 2, epilogue)
     sums = rows * weight_rows
@@ -263,7 +269,9 @@ def _rows_kernel(dtype: str, rows: int, batched: bool, variant: RowVariant, epil
         "// Teams beyond the last column go along with it, since whole warps meet in shuffles.",
         "const i64 from_column = min_i64(own_column, d2 - 1);",
         f"{{C}} sum[{sums}];",
-        f"dot_rows<{{T}}, {rows}, {weight_rows}, {team}, {variant.unroll}>(sum, x, {'t0_1' if rows > 1 else 0}, "
+        f"__shared__ uint4 ring[{variant.shared_bytes(rows) // 16}];",
+        f"dot_rows<{{T}}, {rows}, {weight_rows}, {team}, {variant.stages}, {threads}>"
+        f"(sum, ring, x, {'t0_1' if rows > 1 else 0}, "
         "m - first_row, w + from_column * t1_2, t1_2, d2 - from_column, d3, member);",
         f"__shared__ {{C}} memory[{threads // 32 * sums if team > 32 else 1}];",
         f"const TeamTotals<{{C}}, {sums}, {team}, {threads}> totals(sum, memory);",
