@@ -14,7 +14,17 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from mlxlite.io import GGUFFile
 
 # What splits a text before byte-pair encoding, by GGUF's name of it. None stands for GPT-2's own expression.
-_LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = "|".join(
+    [
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+        r"[^\r\n\p{L}\p{N}]?\p{L}+",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
 _SPLITS = {
     "default": None,
     "gpt-2": None,
