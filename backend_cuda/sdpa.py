@@ -58,7 +58,7 @@ class Call:
 
 
 def normalized(dims: Sequence[int], strides: Sequence[int]) -> Tensor:
-    """A tensor whose dims of size 1 have the stride that a packed tensor would have: cuDNN counts no other as packed."""
+    """A tensor whose dims of size 1 have a packed tensor's strides: cuDNN counts no other as packed."""
     result = list(strides)
     for d in reversed(range(len(dims))):
         if dims[d] == 1:
@@ -99,9 +99,8 @@ class _Entry:
             options["diagonal_alignment"] = alignment.TOP_LEFT if square else alignment.BOTTOM_RIGHT
             options["diagonal_band_right_bound"] = 0
         try:
-            result = graph.sdpa(
-                name="sdpa", q=inputs[0], k=inputs[1], v=inputs[2], generate_stats=False, attn_scale=call.scale, **options
-            )
+            q, k, v = inputs[:3]
+            result = graph.sdpa(name="sdpa", q=q, k=k, v=v, generate_stats=False, attn_scale=call.scale, **options)
             output = result[0]
             output.set_output(True).set_dim(list(call.o.dims)).set_stride(list(call.o.strides))
             graph.validate()

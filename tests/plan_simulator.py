@@ -1,7 +1,8 @@
 """Executes a plan without a GPU: its nodes in a random order that respects its edges, on one block of bytes.
 
-Every node carries the tape nodes that it covers and the memory they read and write; the CPU backend's rules compute them.
-What a missing edge, an overlap in the arena, a wrong stride or a wrong group would do to a GPU's results, it does here.
+Every node carries the tape nodes that it covers and the memory they read and write; the CPU backend's rules compute
+them. What a missing edge, an overlap in the arena, a wrong stride or a wrong group would do to a GPU's results, it does
+here.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ class _Node:
     """What a CPU rule sees of a tape node."""
 
     def __init__(self, tape: Any, node: Any) -> None:
+        rank = len(node.shape)
+        first = node.size_slot
         self.name = node.name
-        self.shape = tuple(node.shape)
+        self.shape = tuple(tape.sizes[first : first + rank])
         self.dtype = node.dtype
         self.np_dtype = to_numpy_dtype(node.dtype)
         self.static = node.static
-        self.ints = list(node.ints)
-        self.floats = list(node.floats)
+        self.ints = list(tape.sizes[first + rank : first + rank + len(node.ints)])
+        self.floats = list(tape.scalars[node.scalar_slot : node.scalar_slot + len(node.floats)])
         self.input_dtypes = [tape.nodes[j].dtype for j in node.inputs]
 
 
@@ -35,7 +38,7 @@ class Simulator:
 
     Args:
         plan: what was lowered from `tape`.
-        tape: the tape, whose sizes and scalars are used.
+        tape: the tape; its `sizes` and `scalars` are those of the call, which need not be the one that was lowered.
         leaves: NumPy arrays in the tape's order; they are copied.
         seed: of the order.
     """
@@ -43,7 +46,7 @@ class Simulator:
     def __init__(self, plan: Plan, tape: Any, leaves: list[np.ndarray], seed: int) -> None:
         self.plan, self.tape = plan, tape
         self.random = random.Random(seed)
-        self.value = plan.table.value
+        self.value = lambda sym: plan.table.value(sym, list(tape.sizes))
         self.memory: dict[Any, np.ndarray] = {}
         # Intermediates and outputs begin as garbage, so that reading too early shows.
         generator = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """What a tape implies before anything is chosen: symbolic dims, who shares memory with whom, which ops fuse.
 
-Levels make fusion safe. A node's level counts the kernel boundaries on the longest path to it; two elementwise nodes of one
-level cannot have anything but elementwise nodes between them, so they may share a kernel.
+Levels make fusion safe. A node's level counts the kernel boundaries on the longest path to it; two elementwise nodes of
+one level cannot have anything but elementwise nodes between them, so they may share a kernel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DIM_RULES: dict[str, Callable[[Analysis, int], Dims]] = {}
 
 
 def dim_rule(*names: str) -> Callable[[Callable[[Analysis, int], Dims]], Callable[[Analysis, int], Dims]]:
-    """Declare how the dims of a primitive's result follow from its inputs', so that equal sizes are seen to be equal."""
+    """Declare how the dims of a primitive's result follow from its inputs', so that equal sizes are known to be."""
 
     def register(function: Callable[[Analysis, int], Dims]) -> Callable[[Analysis, int], Dims]:
         for name in names:

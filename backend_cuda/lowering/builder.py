@@ -230,7 +230,7 @@ class Builder:
     # ---- donation
 
     def updatable(self, i: int) -> View:
-        """Memory that holds operand 0 of node i and may be overwritten: its own if nobody reads it later, else a copy."""
+        """Memory with operand 0 of node i that may be overwritten: its own if nobody reads it later, else a copy."""
         source = self.tape_nodes[i].inputs[0]
         view = self.value(source)
         if self._may_overwrite(i, source, view):

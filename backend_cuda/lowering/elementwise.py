@@ -33,7 +33,7 @@ def broadcast_strides(b: Builder, view: View, dims: Dims) -> list[Sym]:
 
 
 def collapse(b: Builder, dims: Sequence[Sym], arrays: Sequence[Sequence[Sym]]) -> tuple[list[Sym], list[list[Sym]]]:
-    """Loop dims and strides with dims of 1 left out, and neighbours merged where every array steps through both as one."""
+    """Loop dims and strides without dims of 1, neighbours merged where every array steps through both as one."""
     kept = [d for d, n in enumerate(dims) if n.const != 1]
     out_dims: list[Sym] = []
     out: list[list[Sym]] = [[] for _ in arrays]

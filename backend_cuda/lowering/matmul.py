@@ -48,7 +48,7 @@ def _product_dims(a: Analysis, i: int, left: Dims, right: Dims) -> Dims:
 
 @dataclass
 class Matrix:
-    """An operand as cuBLASLt takes it: rows of `ld` elements, stored transposed or not, with a stride over the batch."""
+    """An operand as cuBLASLt takes it: rows `ld` elements apart, stored transposed or not, and a batch stride."""
 
     view: View
     transposed: bool

@@ -1,8 +1,8 @@
 """Edges and the arena: what must wait for what, and which buffers share memory over time.
 
-Both follow from one rule on slots: a node waits for the last writers of everything it touches, and for the readers since
-then of everything it writes. A slot is given to another buffer when its last user is placed; the rule then orders the new
-owner's writer behind the old one's readers.
+Both follow from one rule on slots: a node waits for the last writers of everything it touches, and for the readers
+since then of everything it writes. A slot is given to another buffer when its last user is placed; the rule then orders
+the new owner's writer behind the old one's readers.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def assign_slots(nodes: list[Node], kept: set[int], table: SymTable) -> list[Sym
 
 
 def _best_fit(free: list[int], example: list[int], members: list[list[Sym]], need: int, size: Sym) -> int:
-    """A free slot: one of just this size, else the smallest that is large enough, else the largest; -1 if there is none."""
+    """A free slot: one of just this size, else the smallest that is large enough, else the largest; else -1."""
     for slot in free:
         if size in members[slot]:
             return slot

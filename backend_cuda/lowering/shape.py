@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from .analysis import Analysis, Dims, dim_rule
 from .builder import Builder, lowers, view_rule
 from .plan import View, row_major
@@ -142,7 +144,7 @@ def _reshaped_strides(b: Builder, view: View, dims: Dims, groups: tuple[tuple[in
                 strides[d] = view.strides[s]
         else:
             # The run must step through memory as one dim does.
-            for d, following in zip(inner, inner[1:], strict=False):
+            for d, following in itertools.pairwise(inner):
                 if view.strides[d] != view.strides[following] * view.dims[following]:
                     return None
             step = view.strides[inner[-1]]

@@ -1,0 +1,79 @@
+"""A CPU backend that also lowers every tape for the GPU and simulates the plan, with and without fusion."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backend_cuda.lowering import lower
+from mlxlite import _graph
+from mlxlite.backend_cpu.plan import CpuPlan
+from tests.plan_simulator import Simulator
+
+ORDERS = 2  # random orders of each plan
+
+
+@dataclass
+class Call:
+    """The tape with the sizes and scalars of one call."""
+
+    nodes: Any
+    outputs: Any
+    leaves: Any
+    n_sizes: int
+    n_scalars: int
+    sizes: list[int]
+    scalars: list[Any]
+
+
+class CheckedPlan:
+    """Evaluates by the CPU backend; raises AssertionError if a simulated plan gives something else."""
+
+    def __init__(self, tape: Any, checks: list[Any]) -> None:
+        self.tape = tape
+        self.cpu = CpuPlan(tape)
+        self.plans = [lower(tape, fuse) for fuse in (True, False)]
+        self.checks = checks
+
+    def run(self, sizes: list[int], scalars: list[Any], leaves: list[np.ndarray]) -> list[np.ndarray]:
+        copies = [np.array(leaf) for leaf in leaves]
+        expected = self.cpu.run(sizes, scalars, leaves)
+        tape = self.tape
+        call = Call(tape.nodes, tape.outputs, tape.leaves, tape.n_sizes, tape.n_scalars, list(sizes), list(scalars))
+        for plan in self.plans:
+            for seed in range(ORDERS):
+                found = Simulator(plan, call, copies, seed).run()
+                for k, (a, b) in enumerate(zip(found, expected, strict=True)):
+                    _compare(a, b, f"output {k}: {tape.nodes[tape.outputs[k]].name}")
+        self.checks.append(self.plans[0])
+        return expected
+
+
+def _compare(found: np.ndarray, expected: Any, what: str) -> None:
+    expected = np.asarray(expected)
+    assert found.shape == expected.shape, f"{what} has shape {found.shape}, not {expected.shape}"
+    assert found.dtype == expected.dtype, f"{what} is {found.dtype}, not {expected.dtype}"
+    # The same rules compute both: only the order of a sum may differ, where strides do.
+    if found.dtype.kind in "biu":
+        np.testing.assert_array_equal(found, expected, what)
+    else:
+        wide = np.complex128 if found.dtype.kind == "c" else np.float64
+        rtol = 1e-5 if found.dtype.itemsize >= 4 and found.dtype.kind != "V" else 1.6e-2
+        np.testing.assert_allclose(found.astype(wide), expected.astype(wide), rtol, 1e-5, err_msg=what)
+
+
+@contextlib.contextmanager
+def checked() -> Iterator[list[Any]]:
+    """Every CPU evaluation inside is checked; yields the list of the plans that were."""
+    checks: list[Any] = []
+    _graph.register_backend("cpu", lambda tape: CheckedPlan(tape, checks))
+    try:
+        yield checks
+    finally:
+        from mlxlite.backend_cpu import lower as cpu_lower
+
+        _graph.register_backend("cpu", cpu_lower)
