@@ -1,7 +1,8 @@
 """Where mlxlite differs from MLX on purpose.
 
-A pattern (as of `fnmatch`, of the part of a test's id after `tests/`) and the argument why. Run on MLX, such a test must
-fail: when MLX comes to agree, the entry goes. `CRASHES` are not run on MLX at all, because they would end the process.
+A pattern (as of `fnmatch`, of a test's id after `tests/`) and the argument why. Run on MLX, such a test must
+fail: when MLX comes to agree, the entry goes. `CRASHES` are not run on MLX, because they would end the process or
+come out by chance.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 DEVIATIONS: dict[str, str] = {
     "test_elementwise.py::test_float64_has_all_its_digits*": "float64 is asked for its digits; MLX computes in float32",
     "test_elementwise.py::test_small_results_keep_their_digits[erf]": "erf(x) is about x near 0, not 0",
+    "test_creation.py::test_full_is_of_the_dtype_it_is_given": "MLX documents the dtype and ignores it but for floats",
 }
 
 CRASHES: dict[str, str] = {
+    "test_reduce.py::test_scans_of_nothing*": "MLX may loop for minutes over what is in memory",
+    "test_reduce.py::test_of_nothing_over_several_axes*": "MLX leaves the result as memory happens to be",
     "test_elementwise.py::test_integers_by_zero*": "an integer division by 0 must not end a process",
 }

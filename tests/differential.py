@@ -1,8 +1,8 @@
 """Comparing the module under test with MLX and with NumPy.
 
-A *call* is a function of a module and arrays, `lambda m, a: m.sum(a, axis=0)`. It is made on the module under test and on
-MLX with the same numbers, and all that can be seen of the two outcomes must agree: dtype, shape, values, or the type of
-the error.
+A *call* is a function of a module and arrays, `lambda m, a: m.sum(a, axis=0)`. It is made on the module under test and
+on MLX with the same numbers, and all that can be seen of the two outcomes must agree: dtype, shape, values, or the type
+of the error.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ DTYPES = (*BOOLS, *INTEGERS, *FLOATS, "complex64")
 # One of each way of computing, for tests that need not go through all of them.
 SOME_DTYPES = ("bool", "uint8", "int32", "float16", "bfloat16", "float32", "complex64")
 
-# The greatest relative difference of one operation. 16-bit floats: two units in the last place, since one side may round
-# an intermediate that the other keeps in float32. float32: 64 units, for polynomial and hardware approximations of
-# functions such as tan. float64: libm against libm, 500 units. complex64: a product or quotient of float32s.
+# The greatest relative difference of one operation. 16-bit floats: two units in the last place, since one side may
+# round an intermediate that the other keeps in float32. float32: 64 units, for polynomial and hardware approximations
+# of functions such as tan. float64: libm against libm, 500 units. complex64: a product or quotient of float32s.
 TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2, "float32": 8e-6, "float64": 1e-13, "complex64": 1.6e-5}
 
 

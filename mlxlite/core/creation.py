@@ -202,7 +202,7 @@ def tril(x: array, k: int = 0, *, stream: Any = None) -> array:
 
 def triu(x: array, k: int = 0, *, stream: Any = None) -> array:
     """The array with zeros below the k-th diagonal of its last two dims. ValueError for fewer than two."""
-    return _triangle(x, k - 1, "triu", False, stream)
+    return _triangle(x, k, "triu", False, stream)
 
 
 def diag(a: array, /, k: int = 0, *, stream: Any = None) -> array:

@@ -65,6 +65,11 @@ def _accumulated(dtype: Dtype) -> Dtype:
     return _graph.uint32 if dtype.category == "unsigned" else _graph.int32
 
 
+def _over_nothing(a: array, axis: Axes, name: str) -> bool:
+    """Whether there is no axis to add up over: then MLX's sum is its argument, and bool stays bool."""
+    return (require_array(a, name).ndim == 0 and axis is None) or axis == () or axis == []
+
+
 def sum(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """The sum over axes.
 
@@ -84,15 +89,15 @@ def sum(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any =
     >>> mx.sum(mx.array([[1, 2], [3, 4]]), axis=0)
     array([4, 6], dtype=int32)
     """
-    if axis is not None and axis in ((), []):
-        return alias(require_array(a, "sum"))
+    if _over_nothing(a, axis, "sum"):
+        return alias(a)
     return _reduce(_sum, a, axis, keepdims, _accumulated(require_array(a, "sum").dtype), stream)
 
 
 def prod(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """The product over axes; dtypes as for `sum`."""
-    if axis is not None and axis in ((), []):
-        return alias(require_array(a, "prod"))
+    if _over_nothing(a, axis, "prod"):
+        return alias(a)
     return _reduce(_prod, a, axis, keepdims, _accumulated(require_array(a, "prod").dtype), stream)
 
 
