@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from backend_cuda.lowering.analysis import VIEWS
 from backend_cuda.lowering.plan import Buffer, Plan, View
 from mlxlite._numpy import to_numpy_dtype
 from mlxlite.backend_cpu._rules import RULES
@@ -117,11 +118,19 @@ class Simulator:
     def _scalar(self, tape_node: Any) -> np.ndarray:
         return np.array(self.tape.scalars[tape_node.scalar_slot], to_numpy_dtype(tape_node.dtype))
 
+    def _argument(self, j: int, values: dict[int, Any]) -> np.ndarray:
+        """An input: read from memory, computed by the same node, or a view of a number."""
+        node = self.tape.nodes[j]
+        if j in values:
+            return values[j]
+        if node.role == "scalar":
+            return self._scalar(node)
+        if node.role == "op" and node.name in VIEWS:
+            return self._compute(node, values)
+        raise AssertionError(f"tape node {j} ({node.name}) is used and not read")
+
     def _compute(self, tape_node: Any, values: dict[int, Any]) -> np.ndarray:
-        arguments = [
-            self._scalar(self.tape.nodes[j]) if self.tape.nodes[j].role == "scalar" else values[j]
-            for j in tape_node.inputs
-        ]
+        arguments = [self._argument(j, values) for j in tape_node.inputs]
         found = RULES[tape_node.name]
         with np.errstate(all="ignore"):
             if found.donates is None:

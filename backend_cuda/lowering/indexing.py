@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from .analysis import Analysis, Dims, dim_rule
 from .builder import Builder, lowers
-from .elementwise import ProgramWriter, broadcast_strides
-from .plan import View
+from .elementwise import ProgramWriter
 from .shape import sliced
 
 _COMBINE = {"add": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
@@ -21,17 +20,14 @@ def _slice_update(b: Builder, i: int) -> None:
     node = b.tape_nodes[i]
     mask, mode = node.static
     target = b.define(i, b.updatable(i))
-    update = b.read(node.inputs[1])
-    # The slice is as large as the update, but for dims that the update is broadcast over: whole ones.
-    missing = len(mask) - len(update.dims)
-    given = (b.lift(1),) * missing + update.dims
-    dims = tuple(target.dims[d] if how == 0 else given[d] for d, how in enumerate(mask))
-    place = sliced(b, target, mask, b.ints(i), dims)
-    spread = View(update.buffer, update.dtype, update.offset, dims, tuple(broadcast_strides(b, update, dims)))
+    dims = b.dims(node.inputs[1])  # the slice is as large as the update
     if any(d.const == 0 for d in dims):
         return
+    place = sliced(b, target, mask, b.ints(i), dims)
     writer = ProgramWriter(b, dims)
-    value = writer.load(spread)
+    number = b.analysis.root(node.inputs[1])
+    is_number = b.tape_nodes[number].role == "scalar"
+    value = writer.operand(number) if is_number else writer.load(b.read(node.inputs[1]))
     if mode != "none":
         before = writer.load(place)
         dtype = target.dtype

@@ -1,0 +1,183 @@
+"""Plans for the GPU, simulated: programs of every family, random programs, and what plans must look like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mlxlite.core as mx
+from backend_cuda.lowering.plan import KernelNode, Plan
+from tests.checked_backend import checked
+from tests.random_programs import RandomProgram
+
+
+@pytest.fixture
+def plans(device: str) -> Iterator[list[Plan]]:
+    """The plans that were lowered and checked."""
+    if device != "cpu":
+        pytest.skip("plans are simulated on the CPU")
+    with checked() as found:
+        yield found
+
+
+def normal(*shape: int, seed: int = 0) -> mx.array:
+    return mx.array(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def labels(plan: Plan) -> list[str]:
+    return [node.label for node in plan.nodes]
+
+
+def test_a_chain_of_elementwise_ops_is_one_kernel(plans: list[Plan]) -> None:
+    a, b = normal(4, 6), normal(6, seed=1)
+    mx.eval(mx.where(mx.exp(a * 2 + b) > 1, mx.sin(a), b) / 3)
+    (plan,) = plans
+    (node,) = plan.nodes
+    assert len(node.covers) == 7
+
+
+def test_a_chain_longer_than_a_kernel_may_be_is_cut(plans: list[Plan]) -> None:
+    a = normal(4)
+    for _ in range(200):
+        a = a + 1
+    mx.eval(a)
+    assert 2 <= len(plans[0].nodes) <= 8
+
+
+def test_views_cost_nothing(plans: list[Plan]) -> None:
+    a = normal(4, 6, 8)
+    mx.eval(mx.exp(a.transpose(2, 0, 1)[::2, 1:].reshape(4, 1, 3, 6)))
+    assert len(plans[0].nodes) == 1
+
+
+def test_kept_intermediates_are_outputs_of_the_same_kernel(plans: list[Plan]) -> None:
+    a = normal(5)
+    b = a * 2
+    c = b + 1
+    mx.eval(c)
+    assert len(plans[0].nodes) == 1
+    assert len(plans[0].outputs) == 2
+    np.testing.assert_allclose(np.array(b), np.array(a) * 2)
+
+
+def test_an_update_of_memory_that_nobody_else_holds_writes_only_the_part(plans: list[Plan]) -> None:
+    cache = mx.zeros((2, 8, 4)) + 0
+    mx.eval(cache)
+    for t in range(3):
+        plans.clear()
+        cache[:, t : t + 1] = normal(2, 1, 4, seed=t)
+        mx.eval(cache)
+        (plan,) = plans
+        assert labels(plan) == ["slice_update"]
+        assert plan.outputs[0].buffer.kind == "leaf"
+
+
+def test_an_update_of_shared_memory_copies_it_first(plans: list[Plan]) -> None:
+    a = mx.zeros((4, 4)) + 0
+    mx.eval(a)
+    plans.clear()
+    view = a[1]
+    a[1] = 7.0
+    mx.eval(a, view)
+    assert labels(plans[0]) == ["copy", "slice_update"]
+    assert view.tolist() == [0.0] * 4
+
+
+def test_an_update_from_its_own_memory(plans: list[Plan]) -> None:
+    a = mx.arange(8) * 1
+    a[1:] = a[:-1]
+    assert a.tolist() == [0, 0, 1, 2, 3, 4, 5, 6]
+    a[::-1] = a
+    assert a.tolist() == [6, 5, 4, 3, 2, 1, 0, 0]
+
+
+def test_readers_of_donated_memory_come_first(plans: list[Plan]) -> None:
+    a = normal(6, 4) * 1
+    mx.eval(a)
+    before = mx.exp(a)
+    a[2:4] = 1.0
+    mx.eval(a, before)
+
+
+def test_a_plan_serves_other_sizes_numbers_and_places(plans: list[Plan]) -> None:
+    weight = normal(8, 8, seed=1)
+    for n in (3, 5, 30):
+        x = normal(n, 8, seed=n)
+        y = (x @ weight) * (0.5 * n) + x[n - 1]
+        mx.eval(y[1:] * n - y.max(axis=1, keepdims=True)[1:])
+    assert len({id(plan) for plan in plans}) == 1
+
+
+def test_empty_arrays(plans: list[Plan]) -> None:
+    empty = mx.zeros((0, 3))
+    mx.eval(empty + 1, mx.zeros((3, 0)) @ mx.zeros((0, 4)), mx.concatenate([empty, mx.ones((2, 3))]), empty.sum(axis=0))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64"])
+def test_products(plans: list[Plan], dtype: str) -> None:
+    d = getattr(mx, dtype)
+    a, b = normal(3, 4, 6).astype(d), normal(3, 6, 5, seed=1).astype(d)
+    mx.eval(a, b)
+    mx.eval(
+        a @ b,
+        a @ b[0],
+        a[:, ::2] @ b[:1],
+        a.transpose(0, 2, 1) @ a,
+        a[0, 0] @ b[0],
+        a[:1, :1] @ b,
+        mx.expand_dims(a, 1) @ mx.expand_dims(b, 0),
+        a[..., ::2] @ b[:, ::2],
+        mx.addmm(b[0, 0, :5], a[0], b[0], 0.5, 2.0),
+        mx.broadcast_to(a[:1], (3, 4, 6)) @ b,
+    )
+
+
+REDUCTIONS = ("sum", "max", "min", "mean", "prod", "logsumexp", "any", "all")
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions(plans: list[Plan], name: str) -> None:
+    a = normal(4, 5, 6)
+    mx.eval(a)
+    function = getattr(mx, name)
+    views = (a, a.transpose(2, 0, 1), a[:, ::2], mx.broadcast_to(a[:, :1], (4, 3, 6)), a.T[1:])
+    mx.eval([function(v, axis=axis) for v in views for axis in (0, 1, 2, (0, 2), (1, 2), None)])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_programs(plans: list[Plan], seed: int) -> None:
+    mx.eval(RandomProgram(mx, seed, ("reduce", "matmul", "indexing", "sort", "fast")).run(14))
+
+
+def test_an_op_without_a_lowering_is_named(plans: list[Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    from backend_cuda.lowering import builder
+
+    monkeypatch.delitem(builder.LOWERINGS, "matmul")
+    with pytest.raises(NotImplementedError, match=r"\[matmul\].*float32.*mx\.cpu"):
+        mx.eval(normal(3, 3) @ normal(3, 3))
+
+
+def test_the_simulator_sees_a_missing_edge(plans: list[Plan]) -> None:
+    """A check of the check: without its edges a plan of dependent nodes gives garbage in some order."""
+    from tests import checked_backend
+    from tests.plan_simulator import Simulator
+
+    captured: list[Any] = []
+    original = Simulator.run
+
+    def run(self: Simulator) -> list[np.ndarray]:
+        captured.append(self)
+        self.plan.edges.clear()
+        return original(self)
+
+    a = normal(6, 6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Simulator, "run", run)
+        patch.setattr(checked_backend, "ORDERS", 8)
+        with pytest.raises(AssertionError):
+            mx.eval(((a @ a) @ (a @ a + 1)) @ a)
+    assert captured
+    assert any(isinstance(n, KernelNode) for n in captured[0].plan.nodes)
