@@ -3,6 +3,7 @@
 // block. A barrier that not all threads reach is an error, as is one in a warp whose lanes wait in different places.
 #pragma once
 #include <math.h>
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdint>
@@ -79,15 +80,19 @@ inline double erfinv(double x) {
 inline float erfinvf(float x) { return float(erfinv(double(x))); }
 
 // ---- threads
+// A fiber is started by setcontext, and goes on after a barrier by longjmp, which needs no system call. It runs one
+// thread after another, block after block.
 struct Fiber {
-    ucontext_t context;
     Dim3 thread;
     enum { kRunnable, kAtBlock, kAtWarp, kDone } state;
     unsigned shuffles;
+    bool is_started;
+    jmp_buf resume;
 };
-inline std::vector<Fiber> fibers;
+inline std::vector<Fiber> fibers;  // the first n_threads are in use
+inline unsigned n_threads;
 inline std::vector<std::unique_ptr<char[]>> stacks;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline unsigned current;
 inline unsigned lane_values[64][2][32];
 inline void (*entry)(void*);
@@ -95,12 +100,28 @@ inline void* entry_argument;
 
 inline void wait_at(int state) {
     fibers[current].state = decltype(Fiber::state)(state);
-    swapcontext(&fibers[current].context, &scheduler);
+    if (_setjmp(fibers[current].resume) == 0) _longjmp(scheduler, 1);
 }
 inline void fiber_main() {
-    entry(entry_argument);
-    fibers[current].state = Fiber::kDone;
-    swapcontext(&fibers[current].context, &scheduler);
+    for (;;) {
+        entry(entry_argument);
+        wait_at(Fiber::kDone);
+    }
+}
+// Until fiber t waits. Not inlined: after a longjmp the locals of this function are not to be relied on.
+__attribute__((noinline)) inline void go_on(unsigned t) {
+    constexpr size_t kStack = 128 << 10;
+    if (_setjmp(scheduler)) return;
+    if (fibers[t].is_started) _longjmp(fibers[t].resume, 1);
+    fibers[t].is_started = true;
+    while (stacks.size() <= t) stacks.emplace_back(new char[kStack]);
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = stacks[t].get();
+    context.uc_stack.ss_size = kStack;
+    context.uc_link = nullptr;
+    makecontext(&context, fiber_main, 0);
+    setcontext(&context);
 }
 inline void __syncthreads() { wait_at(Fiber::kAtBlock); }
 inline void __syncwarp(unsigned = ~0u) { wait_at(Fiber::kAtWarp); }
@@ -122,7 +143,7 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
     unsigned warp = current / 32, first = warp * 32, parity = fibers[current].shuffles++ & 1, bits = 0;
     lane_values[warp][parity][current % 32] = predicate != 0;
     __syncwarp();
-    for (unsigned i = 0; i < 32 && first + i < fibers.size(); ++i) bits |= lane_values[warp][parity][i] << i;
+    for (unsigned i = 0; i < 32 && first + i < n_threads; ++i) bits |= lane_values[warp][parity][i] << i;
     return bits;
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
@@ -163,20 +184,12 @@ T atomicExch(T* p, T x) {
 
 // Runs one block; false if its threads can never all go on.
 inline bool run_block(unsigned order) {
-    constexpr size_t kStack = 128 << 10;
-    const unsigned n = blockDim.x * blockDim.y * blockDim.z;
-    fibers.resize(n);
-    while (stacks.size() < n) stacks.emplace_back(new char[kStack]);
+    const unsigned n = n_threads = blockDim.x * blockDim.y * blockDim.z;
+    if (fibers.size() < n) fibers.resize(n);
     for (unsigned t = 0; t < n; ++t) {
-        Fiber& f = fibers[t];
-        f.thread = {t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y)};
-        f.state = Fiber::kRunnable;
-        f.shuffles = 0;
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = stacks[t].get();
-        f.context.uc_stack.ss_size = kStack;
-        f.context.uc_link = &scheduler;
-        makecontext(&f.context, fiber_main, 0);
+        fibers[t].thread = {t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y)};
+        fibers[t].state = Fiber::kRunnable;
+        fibers[t].shuffles = 0;
     }
     const unsigned step = order % 2 ? n - 1 : 1, start = order * 37 % n;  // backwards in every second block
     for (;;) {
@@ -186,7 +199,7 @@ inline bool run_block(unsigned order) {
             if (fibers[t].state != Fiber::kRunnable) continue;
             current = t;
             threadIdx = fibers[t].thread;
-            swapcontext(&scheduler, &fibers[t].context);
+            go_on(t);
             ran = true;
         }
         for (unsigned first = 0; first < n; first += 32) {
@@ -205,10 +218,11 @@ inline bool run_block(unsigned order) {
         }
         if (done == n) return true;
         if (at_block + done == n) {
-            for (Fiber& f : fibers) {
-                if (f.state == Fiber::kAtBlock) f.state = Fiber::kRunnable;
+            for (unsigned t = 0; t < n; ++t) {
+                if (fibers[t].state == Fiber::kAtBlock) fibers[t].state = Fiber::kRunnable;
             }
         } else if (!ran) {
+            fibers.clear();  // they are somewhere inside the kernel
             return false;
         }
     }
