@@ -191,13 +191,24 @@ def _dlpack_to_numpy(value: Any) -> np.ndarray:
         return np.asarray(value)  # a read-only or otherwise unexportable array
 
 
-def from_dlpack(value: Any) -> array:
-    """A copy of an object with `__dlpack__`, on the CPU. TypeError if it has none, ValueError for device memory."""
-    if not hasattr(value, "__dlpack__"):
-        raise TypeError(f"[from_dlpack] {type(value).__name__} has no __dlpack__ method")
-    if isinstance(value, array):
-        return alias(value)
-    return from_ndarray(_dlpack_to_numpy(value), None)
+def from_dlpack(x: Any, /, *, copy: bool | None = None) -> array:
+    """A copy of an object with `__dlpack__`.
+
+    Args:
+        x: a tensor in host memory.
+        copy: False raises instead of copying.
+
+    Raises:
+        TypeError: the object has no `__dlpack__`.
+        ValueError: it is in device memory, or `copy` is False: its owner could change the memory at any time.
+    """
+    if not hasattr(x, "__dlpack__"):
+        raise TypeError(f"[from_dlpack] {type(x).__name__} has no __dlpack__ method")
+    if isinstance(x, array):
+        return alias(x)
+    if copy is False:
+        raise ValueError("[from_dlpack] Memory of other libraries is always copied: leave copy=False out.")
+    return from_ndarray(_dlpack_to_numpy(x), None)
 
 
 def asarray(a: Any, dtype: Dtype | None = None, *, copy: bool | None = None) -> array:

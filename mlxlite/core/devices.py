@@ -89,9 +89,9 @@ def device_count(device_type: DeviceType) -> int:
     return int(is_available(device_type))
 
 
-def device_info(device: Device | DeviceType | None = None) -> dict[str, str | int]:
+def device_info(d: Device | DeviceType | None = None) -> dict[str, str | int]:
     """Facts about a device, the default one for None."""
-    kind = _type_of(default_device() if device is None else device)
+    kind = _type_of(default_device() if d is None else d)
     if kind == gpu:
         return cuda.device_info()
     return {

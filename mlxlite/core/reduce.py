@@ -315,9 +315,18 @@ def cumsum(
 
 
 def cumprod(
-    a: array, /, axis: int | None = None, *, reverse: bool = False, inclusive: bool = True, stream: Any = None
+    a: array,
+    /,
+    axis: int | None = None,
+    *,
+    reverse: bool = False,
+    inclusive: bool = True,
+    dtype: Dtype | None = None,
+    stream: Any = None,
 ) -> array:
     """Running products along an axis; arguments as for `cumsum`."""
+    if dtype is not None:
+        a = to_dtype(require_array(a, "cumprod"), dtype, stream)
     return _scan(_cumprod, a, axis, reverse, inclusive, None, stream)
 
 

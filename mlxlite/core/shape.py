@@ -424,7 +424,7 @@ def tile(a: array, reps: int | Sequence[int], /, *, stream: Any = None) -> array
 
 
 def roll(
-    a: array, shift: int | Sequence[int], axis: int | Sequence[int] | None = None, /, *, stream: Any = None
+    a: array, /, shift: int | Sequence[int], axis: int | Sequence[int] | None = None, *, stream: Any = None
 ) -> array:
     """Elements moved along axes, those that leave coming in at the other end; along the flattened array for None.
 
