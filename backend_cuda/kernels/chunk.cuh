@@ -101,15 +101,27 @@ DEVICE c64 multiply_add(c64 a, c64 b, c64 c) {
     return {fmaf(a.re, b.re, fmaf(-a.im, b.im, c.re)), fmaf(a.re, b.im, fmaf(a.im, b.re, c.im))};
 }
 
-// What another block wrote before its fence: not from L1, which may hold an older state. A multiple of 4 bytes.
+// What another block wrote before its fence: not from L1, which may hold an older state. 4, 8 or 16 bytes, aligned.
 template <class T>
 DEVICE T load_fresh(const T* p) {
+#ifdef __CUDACC__
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
     u32 words[sizeof(T) / 4];
-#pragma unroll
-    for (int i = 0; i < int(sizeof(T) / 4); ++i) words[i] = reinterpret_cast<const volatile u32*>(p)[i];
+    if constexpr (sizeof(T) == 4) {
+        asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(words[0]) : "l"(p));
+    } else if constexpr (sizeof(T) == 8) {
+        asm volatile("ld.global.cg.v2.u32 {%0, %1}, [%2];" : "=r"(words[0]), "=r"(words[1]) : "l"(p));
+    } else {
+        asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                     : "l"(p));
+    }
     T r;
     memcpy(&r, words, sizeof(T));
     return r;
+#else
+    return *p;
+#endif
 }
 
 // Whether this block is the last of `blocks` to arrive at a counter, which it then leaves at zero. To be called by all

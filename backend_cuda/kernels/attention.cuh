@@ -1,0 +1,319 @@
+// Attention of few queries over many keys: keys and values are read once, for all the heads that share them.
+//
+// Scores are kept in base 2 (scale, additive masks and sinks come multiplied by log2(e)), so that exp2 does. A running
+// maximum, the sum of weights and the weighted sum of values are kept for every row, a row being a head and a query.
+#pragma once
+#include "chunk.cuh"
+
+constexpr float kLog2e = 1.4426950408889634f;
+// The score of a key that a query must not see: finite, so that a query that sees none takes the average, as in MLX.
+constexpr float kMasked = -3.0e38f;
+
+// The maximum as a reference for exp2: no infinity is subtracted from an infinity.
+DEVICE float reference(float maximum) { return maximum == -float_infinity() ? 0.0f : maximum; }
+
+DEVICE constexpr int power_of_two_from(int n) {
+    int p = 1;
+    while (p < n) p *= 2;
+    return p;
+}
+
+template <class T_, int kD_, int kDv_, int kRows_, int kThreads_, int kKeys_, int kStages_, int kMaxSplits_>
+struct DecodeShape {
+    using T = T_;
+    static constexpr int kD = kD_, kDv = kDv_, kRows = kRows_, kThreads = kThreads_, kKeys = kKeys_, kStages = kStages_;
+    static constexpr int kMaxSplits = kMaxSplits_;
+    static constexpr int N = Chunk<T>::kSize;
+    static constexpr int kChunks = (kD + N - 1) / N, kValueChunks = (kDv + N - 1) / N;
+    static constexpr int kWidest = kChunks > kValueChunks ? kChunks : kValueChunks;
+    // Threads that share a key, and the chunks that each of them takes of the key and of the value.
+    static constexpr int kLanes = kWidest >= 32 ? 32 : power_of_two_from(kWidest);
+    static constexpr int kC = (kChunks + kLanes - 1) / kLanes, kCv = (kValueChunks + kLanes - 1) / kLanes;
+    static constexpr int kStreams = kThreads / kLanes, kWarps = kThreads / 32;
+    static constexpr int kSlots = kKeys * (kC + kCv);
+    // Shared memory, used in turn for keys and values in flight, the sums of the warps, and the weights of the splits.
+    static constexpr int kRingBytes = kSlots * kStages * kThreads * 16;
+    static constexpr int kSumBytes = kRows * (kWarps * (kDv + 3) + 2) * 4;
+    static constexpr int kSplitBytes = kRows * (kMaxSplits + 2) * 4;
+    static constexpr int kMost = kRingBytes > kSumBytes ? kRingBytes : kSumBytes;
+    static constexpr int kSharedBytes = (kMost > kSplitBytes ? kMost : kSplitBytes) / 16 * 16 + 16;
+};
+
+// One split: the keys in [begin, end). Leaves for every row, in shared memory, the weighted sum of values (kRows *
+// kDv), the maximum and the sum of weights (kRows each), and returns where.
+//
+// query(row) is a pointer to a row's kD features; adjust(row, key, score) applies a mask.
+template <class S>
+struct DecodePart {
+    const float* sum;
+    const float* maximum;
+    const float* total;
+};
+template <class S, class Query, class Adjust>
+DEVICE DecodePart<S> decode_part(uint4* shared, Query query, float scale, const typename S::T* k, i64 k_stride,
+                                 const typename S::T* v, i64 v_stride, i64 begin, i64 end, Adjust adjust) {
+    using T = typename S::T;
+    constexpr int N = S::N, kRows = S::kRows, kKeys = S::kKeys, kThreads = S::kThreads, kStages = S::kStages;
+    const int lane = threadIdx.x % S::kLanes, stream = threadIdx.x / S::kLanes;
+
+    float q[kRows][S::kC][N], sum[kRows][S::kCv][N] = {}, maximum[kRows], total[kRows] = {};
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+        maximum[r] = -float_infinity();
+        const T* from = query(r);
+#pragma unroll
+        for (int c = 0; c < S::kC; ++c) {
+            const int first = (c * S::kLanes + lane) * N;
+            unpack(load_elements(from + first, S::kD - first), q[r][c]);
+#pragma unroll
+            for (int i = 0; i < N; ++i) q[r][c][i] *= scale;
+        }
+    }
+
+    uint4* own = shared + threadIdx.x;
+    const bool aligned =
+        S::kD % N == 0 && S::kDv % N == 0 && is_chunk_aligned(k, k_stride) && is_chunk_aligned(v, v_stride);
+    auto fetch_row = [&](const T* row, int size, int chunks, int slot, bool inside) {
+        const int first = lane * N;
+#pragma unroll
+        for (int c = 0; c < chunks; ++c) {
+            const int at = first + c * S::kLanes * N;
+            const bool wanted = inside && at < size;
+            uint4* to = own + (slot + c) * kThreads;
+            if (aligned) {
+                copy_async<true>(to, row + (wanted ? at : 0), wanted);
+            } else {
+                *to = load_elements(row + at, wanted ? size - at : 0).raw;
+            }
+        }
+    };
+    auto key_of = [&](i64 step, int u) { return begin + (step * kKeys + u) * S::kStreams + stream; };
+    auto fetch = [&](i64 step, int stage) {
+#pragma unroll
+        for (int u = 0; u < kKeys; ++u) {
+            const i64 key = key_of(step, u);
+            const i64 at = key < end ? key : begin;
+            const int slot = stage * S::kSlots + u * (S::kC + S::kCv);
+            fetch_row(k + at * k_stride, S::kD, S::kC, slot, key < end);
+            fetch_row(v + at * v_stride, S::kDv, S::kCv, slot + S::kC, key < end);
+        }
+        end_copy_group();
+    };
+
+    const i64 steps = ceil_div(end - begin, S::kStreams * kKeys);  // the same for all threads, which meet in shuffles
+#pragma unroll
+    for (int s = 0; s < kStages - 1; ++s) fetch(s, s);
+    int stage = 0;
+    for (i64 step = 0; step < steps; ++step) {
+        wait_copy_groups<kStages - 2>();
+        // Into the slots that the step before has read.
+        fetch(step + kStages - 1, stage == 0 ? kStages - 1 : stage - 1);
+        float score[kKeys][kRows] = {};
+#pragma unroll
+        for (int u = 0; u < kKeys; ++u) {
+            const int slot = stage * S::kSlots + u * (S::kC + S::kCv);
+#pragma unroll
+            for (int c = 0; c < S::kC; ++c) {
+                float x[N];
+                unpack(Chunk<T>{own[(slot + c) * kThreads]}, x);
+#pragma unroll
+                for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+                    for (int i = 0; i < N; ++i) score[u][r] = fmaf(q[r][c][i], x[i], score[u][r]);
+                }
+            }
+        }
+#pragma unroll
+        for (int lanes = S::kLanes / 2; lanes > 0; lanes /= 2) {
+#pragma unroll
+            for (int u = 0; u < kKeys; ++u) {
+#pragma unroll
+                for (int r = 0; r < kRows; ++r) score[u][r] += shuffle_xor(score[u][r], lanes);
+            }
+        }
+        float shrink[kRows];
+        bool grown = false;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            float top = maximum[r];
+#pragma unroll
+            for (int u = 0; u < kKeys; ++u) {
+                const i64 key = key_of(step, u);
+                score[u][r] = key < end ? adjust(r, key, score[u][r]) : -float_infinity();
+                top = fmaxf(top, score[u][r]);  // a NaN shows in the total
+            }
+            const float zero = reference(top);
+            shrink[r] = exp2f(maximum[r] - zero);
+            grown = grown || top != maximum[r];
+            maximum[r] = top;
+            total[r] *= shrink[r];
+#pragma unroll
+            for (int u = 0; u < kKeys; ++u) {
+                score[u][r] = exp2f(score[u][r] - zero);
+                total[r] += score[u][r];
+            }
+        }
+        if (__any_sync(0xffffffffu, grown)) {  // seldom, after the first keys
+#pragma unroll
+            for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+                for (int c = 0; c < S::kCv; ++c) {
+#pragma unroll
+                    for (int i = 0; i < N; ++i) sum[r][c][i] *= shrink[r];
+                }
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < kKeys; ++u) {
+            const int slot = stage * S::kSlots + u * (S::kC + S::kCv) + S::kC;
+#pragma unroll
+            for (int c = 0; c < S::kCv; ++c) {
+                float x[N];
+                unpack(Chunk<T>{own[(slot + c) * kThreads]}, x);
+#pragma unroll
+                for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+                    for (int i = 0; i < N; ++i) sum[r][c][i] = fmaf(score[u][r], x[i], sum[r][c][i]);
+                }
+            }
+        }
+        stage = stage == kStages - 1 ? 0 : stage + 1;
+    }
+    wait_copy_groups<0>();
+    __syncthreads();  // the ring's memory is used anew
+
+    // The streams of a warp, then the warps.
+#pragma unroll
+    for (int lanes = S::kLanes; lanes < 32; lanes *= 2) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            const float other = shuffle_xor(maximum[r], lanes);
+            const float top = fmaxf(other, maximum[r]);
+            const float mine = exp2f(maximum[r] - reference(top)), theirs = exp2f(other - reference(top));
+            maximum[r] = top;
+            total[r] = total[r] * mine + shuffle_xor(total[r], lanes) * theirs;
+#pragma unroll
+            for (int c = 0; c < S::kCv; ++c) {
+#pragma unroll
+                for (int i = 0; i < N; ++i) {
+                    sum[r][c][i] = sum[r][c][i] * mine + shuffle_xor(sum[r][c][i], lanes) * theirs;
+                }
+            }
+        }
+    }
+    float* sums = reinterpret_cast<float*>(shared);     // [warp][row][feature]
+    float* maxima = sums + S::kWarps * kRows * S::kDv;  // [warp][row], then weights
+    float* totals = maxima + S::kWarps * kRows;         // [warp][row]
+    float* row_maximum = totals + S::kWarps * kRows;    // [row]
+    float* row_total = row_maximum + kRows;             // [row]
+    const int warp = threadIdx.x / 32;
+    if (threadIdx.x % 32 < S::kLanes) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+            for (int c = 0; c < S::kCv; ++c) {
+#pragma unroll
+                for (int i = 0; i < N; ++i) {
+                    const int feature = (c * S::kLanes + lane) * N + i;
+                    if (feature < S::kDv) sums[(warp * kRows + r) * S::kDv + feature] = sum[r][c][i];
+                }
+            }
+            if (lane == 0) {
+                maxima[warp * kRows + r] = maximum[r];
+                totals[warp * kRows + r] = total[r];
+            }
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x < kRows) {
+        const int r = threadIdx.x;
+        float top = -float_infinity(), t = 0;
+        for (int w = 0; w < S::kWarps; ++w) {
+            top = fmaxf(top, maxima[w * kRows + r]);
+        }
+        for (int w = 0; w < S::kWarps; ++w) {
+            const float weight = exp2f(maxima[w * kRows + r] - reference(top));
+            maxima[w * kRows + r] = weight;
+            t += weight * totals[w * kRows + r];
+        }
+        row_maximum[r] = top;
+        row_total[r] = t;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < kRows * S::kDv; i += kThreads) {
+        const int r = i / S::kDv;
+        float t = 0;
+#pragma unroll
+        for (int w = 0; w < S::kWarps; ++w) t += maxima[w * kRows + r] * sums[w * kRows * S::kDv + i];
+        sums[i] = t;  // warp 0's, which this thread alone reads
+    }
+    __syncthreads();
+    return {sums, row_maximum, row_total};
+}
+
+// Words of workspace for one split: sums, and the maximum and total of each row. A multiple of 4.
+template <class S>
+constexpr int kPartWords = (S::kRows * (S::kDv + 2) + 3) / 4 * 4;
+
+// Writes the result of one split, or of all if this block is the last of `splits`.
+//
+// sink(row) is the score of a row's sink, -infinity for none; store(row, feature, value) writes the result.
+template <class S, class Sink, class Store>
+DEVICE void decode_finish(uint4* shared, const DecodePart<S>& part, float* workspace, u32* counter, i64 tile, u32 split,
+                          u32 splits, Sink sink, Store store) {
+    constexpr int kRows = S::kRows, kDv = S::kDv, kThreads = S::kThreads;
+    if (splits == 1) {
+        for (int i = threadIdx.x; i < kRows * kDv; i += kThreads) {
+            const int r = i / kDv;
+            const float m = part.maximum[r], s = sink(r);
+            const float zero = reference(fmaxf(s, m)), factor = exp2f(m - zero);
+            store(r, i % kDv, part.sum[i] * factor / (part.total[r] * factor + exp2f(s - zero)));
+        }
+        return;
+    }
+    float* first = workspace + tile * splits * kPartWords<S>;
+    float* own = first + i64(split) * kPartWords<S>;
+    for (int i = threadIdx.x; i < kRows * kDv; i += kThreads) own[i] = part.sum[i];
+    for (int r = threadIdx.x; r < kRows; r += kThreads) {
+        own[kRows * kDv + r] = part.maximum[r];
+        own[kRows * (kDv + 1) + r] = part.total[r];
+    }
+    if (!is_last_block(counter, splits)) return;
+
+    float* weights = reinterpret_cast<float*>(shared);  // [row][split]
+    const int lane = threadIdx.x % 32;
+    for (int r = threadIdx.x / 32; r < kRows; r += S::kWarps) {
+        float* mine = weights + r * S::kMaxSplits;
+        float top = sink(r);
+        for (u32 s = lane; s < splits; s += 32) {
+            const float m = load_fresh(first + i64(s) * kPartWords<S> + kRows * kDv + r);
+            mine[s] = m;
+            top = fmaxf(top, m);
+        }
+        for (int lanes = 16; lanes > 0; lanes /= 2) {
+            top = fmaxf(top, shuffle_xor(top, lanes));
+        }
+        float t = 0;
+        for (u32 s = lane; s < splits; s += 32) {
+            mine[s] = exp2f(mine[s] - reference(top));
+            t += mine[s] * load_fresh(first + i64(s) * kPartWords<S> + kRows * (kDv + 1) + r);
+        }
+        for (int lanes = 16; lanes > 0; lanes /= 2) t += shuffle_xor(t, lanes);
+        t += exp2f(sink(r) - reference(top));
+        for (u32 s = lane; s < splits; s += 32) mine[s] /= t;
+    }
+    __syncthreads();
+    constexpr int kWide = kDv % 4 == 0 ? 4 : 1;
+    for (int i = threadIdx.x * kWide; i < kRows * kDv; i += kThreads * kWide) {
+        const float* mine = weights + i / kDv * S::kMaxSplits;
+        float t[kWide] = {};
+#pragma unroll 8
+        for (u32 s = 0; s < splits; ++s) {
+            const auto x = load_fresh(reinterpret_cast<const Pack<float, kWide>*>(first + i64(s) * kPartWords<S> + i));
+#pragma unroll
+            for (int j = 0; j < kWide; ++j) t[j] = fmaf(mine[s], x.v[j], t[j]);
+        }
+#pragma unroll
+        for (int j = 0; j < kWide; ++j) store(i / kDv, i % kDv + j, t[j]);
+    }
+}

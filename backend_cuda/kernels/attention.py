@@ -1,0 +1,254 @@
+"""Attention kernels of our own: `generate_decode` for few queries over many keys, `generate_rows` for anything.
+
+Loop dims: 0 batch, 1 query head, 2 query, 3 key. q, k and v are contiguous along features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from .codegen import Params
+from .kernel import KernelSource, Launch, Size, kernel, product
+from .ops import ITEMSIZE, storage
+
+Mask = Literal["none", "bool", "additive", "causal"]
+
+DECODE_DTYPES = ("bfloat16", "float16", "float32")
+MAX_HEAD_DIM = 512
+_STATIC_SHARED = 47 << 10  # 48 KiB can be had without asking; some is needed beside the arrays here
+_ROW_REGISTERS = 72  # floats of queries, and as many of sums, that a thread holds
+
+
+@dataclass(frozen=True)
+class DecodeVariant:
+    """How decoding is cut up.
+
+    Attributes:
+        heads: of those that share a key, how many a block takes; it reads the keys once for them all.
+        threads: of a block.
+        keys: taken by a thread at a time.
+        stages: such times in flight, and one more being used.
+        blocks: that a long row of keys is split over, for the whole grid.
+    """
+
+    heads: int
+    threads: int = 128
+    keys: int = 2
+    stages: int = 4
+    blocks: int = 264
+
+
+def _lanes(dtype: str, head_dim: int, value_dim: int) -> tuple[int, int, int]:
+    """Threads that share a key, and chunks of 16 bytes of the key and of the value that each takes."""
+    width = 16 // ITEMSIZE[dtype]
+    key, value = -(-head_dim // width), -(-value_dim // width)
+    lanes = min(32, 1 << (max(key, value) - 1).bit_length())
+    return lanes, -(-key // lanes), -(-value // lanes)
+
+
+def _shared_bytes(dtype: str, head_dim: int, value_dim: int, rows: int, variant: DecodeVariant) -> int:
+    """What DecodeShape in attention.cuh asks for."""
+    _, c, cv = _lanes(dtype, head_dim, value_dim)
+    ring = variant.keys * (c + cv) * variant.stages * variant.threads * 16
+    sums = rows * (variant.threads // 32 * (value_dim + 3) + 2) * 4
+    return max(ring, sums, rows * (variant.blocks + 2) * 4)
+
+
+def choose_decode_variant(dtype: str, head_dim: int, value_dim: int, group: int, queries: int = 1) -> DecodeVariant:
+    """A fast variant; any is correct.
+
+    >>> choose_decode_variant("bfloat16", 128, 128, 4)
+    DecodeVariant(heads=4, threads=256, keys=1, stages=5, blocks=132)
+    """
+    _, c, cv = _lanes(dtype, head_dim, value_dim)
+    most = max(1, _ROW_REGISTERS // (max(c, cv) * (16 // ITEMSIZE[dtype]) * queries))
+    heads = -(-group // -(-group // most))
+    rows = heads * queries
+    # One row is a chain of dependent steps, so two keys go side by side; several rows are side by side already.
+    threads, keys = (128, 2) if rows <= 2 else (256, 1)
+    while True:
+        stage = keys * (c + cv) * threads * 16
+        stages = max(2, min(6, (40 << 10) // stage))
+        variant = DecodeVariant(heads, threads, keys, stages, 264 * 128 // max(threads, 128))
+        if threads == 32 or _shared_bytes(dtype, head_dim, value_dim, rows, variant) <= _STATIC_SHARED:
+            return variant
+        threads //= 2
+
+
+def generate_decode(
+    dtype: str,
+    head_dim: int,
+    value_dim: int,
+    group: int,
+    mask: Mask = "none",
+    has_sinks: bool = False,
+    *,
+    queries: int = 1,
+    mask_dtype: str | None = None,
+    variant: DecodeVariant | None = None,
+) -> KernelSource:
+    """softmax(scale * q @ k.T + mask) @ v for few queries, reading keys and values once.
+
+    q is (B, H, Tq, head_dim), k (B, H / group, Tk, head_dim), v (B, H / group, Tk, value_dim), the result
+    (B, H, Tq, value_dim); at least one key. Computed in float. One kernel: the keys are split over blocks, of which the
+    last to finish adds up what they found.
+
+    Parameters, in order: dims 0, 1, 2 (if queries > 1) and 3; operand 0, q, with strides along dims 0, 1 and 2; operand
+    1, k, and 2, v, with strides along dims 0, 1 (from one of *their* heads to the next) and 3; if mask is "bool" or
+    "additive", operand 3, the mask, with strides along dims 0 to 3; if has_sinks, the next operand, H contiguous
+    logits; output 0, contiguous along features, with strides along dims 0, 1 and 2; scalar 0, the scale, f32;
+    workspace; counters. With queries = 1 there are no strides along dim 2.
+
+    Args:
+        dtype: of q, k, v, sinks and the result: bfloat16, float16 or float32.
+        head_dim: features of q and k, at most 512.
+        value_dim: features of v, at most 512.
+        group: query heads for each head of k and v.
+        mask: "causal" lets query i see keys up to i + Tk - Tq. A query that sees no key gets the average of all.
+        has_sinks: whether a logit for each head is added to the denominator.
+        queries: taken at a time. 1 means that Tq is 1; otherwise it is any number at run time.
+        mask_dtype: of an additive mask; `dtype` if None.
+        variant: from `choose_decode_variant`.
+
+    Raises:
+        TypeError: the dtype has no such kernel.
+        ValueError: a number makes no sense, or the variant needs more shared memory than there is.
+
+    >>> generate_decode("bfloat16", 64, 64, 3).launch.block
+    (256, 1, 1)
+    """
+    if dtype not in DECODE_DTYPES:
+        raise TypeError(f"[scaled_dot_product_attention] no CUDA decoding kernel for {dtype}; use {DECODE_DTYPES}.")
+    _check(head_dim, value_dim, mask)
+    if group < 1 or queries < 1:
+        raise ValueError(f"a group has heads and a tile has queries, not {group} and {queries}")
+    variant = variant or choose_decode_variant(dtype, head_dim, value_dim, group, queries)
+    rows = variant.heads * queries
+    if variant.threads % 32 or not 32 <= variant.threads <= 1024 or variant.keys < 1 or variant.stages < 2:
+        raise ValueError(f"a block is whole warps, with 2 stages or more: {variant}")
+    shared = _shared_bytes(dtype, head_dim, value_dim, rows, variant)
+    if shared > _STATIC_SHARED:
+        raise ValueError(f"{shared} bytes of shared memory are too many: {variant}")
+
+    parts = -(-group // variant.heads)
+    kv_heads: Size = ("div", "d1", group)
+    tiles = product(
+        ["d0", kv_heads] + ([parts] if parts > 1 else []) + ([("cdiv", "d2", queries)] if queries > 1 else [])
+    )
+    lanes, _, _ = _lanes(dtype, head_dim, value_dim)
+    step = variant.threads // lanes * variant.keys
+    splits: Size = ("max", 1, ("min", ("div", variant.blocks, tiles), ("cdiv", "d3", max(64, step))))
+
+    params = _attention_params(dtype, mask, mask_dtype or dtype, has_sinks, one_query=queries == 1)
+    part_bytes = (rows * (value_dim + 2) + 3) // 4 * 16
+    is_split: Size = ("min", 1, ("sub", splits, 1))
+    params.add(
+        ("workspace", ("max", 16, ("mul", is_split, ("mul", ("mul", tiles, splits), part_bytes)))), "f32* workspace"
+    )
+    params.add(("counters", variant.blocks), "u32* counters")
+    sinks = 3 + (mask in ("bool", "additive"))
+    sink = f"to_compute(p{sinks}[head_of(r)]) * kLog2e" if has_sinks else "-float_infinity()"
+    row_strides = "" if queries == 1 else " + query_of(r) * t0_2"
+    body = [
+        f"using S = DecodeShape<{storage(dtype)}, {head_dim}, {value_dim}, {rows}, {variant.threads}, {variant.keys}, "
+        f"{variant.stages}, {variant.blocks}>;",
+        "__shared__ uint4 memory[S::kSharedBytes / 16];",
+        f"const i64 n_queries = {'1' if queries == 1 else 'd2'};",
+        "i64 tile = blockIdx.x;",
+        f"const i64 first_head = {f'take_coordinate(tile, {parts}) * {variant.heads}' if parts > 1 else '0'};",
+        f"const i64 first_query = "
+        f"{'0' if queries == 1 else f'take_coordinate(tile, ceil_div(n_queries, {queries})) * {queries}'};",
+        f"const i64 kv_head = take_coordinate(tile, d1 / {group});",
+        "const i64 batch = tile;",
+        "auto head_of = [&](int r) {",
+        f"    return kv_head * {group} + min_i64(first_head + r / {queries}, {group - 1});",
+        "};",
+        f"auto query_of = [&](int r) {{ return min_i64(first_query + r % {queries}, n_queries - 1); }};",
+        f"auto query = [&](int r) {{ return p0 + batch * t0_0 + head_of(r) * t0_1{row_strides}; }};",
+        "auto adjust = [&](int r, i64 key, float score) {",
+        f"    {_adjust(mask, 'head_of(r)', 'query_of(r)', one_query=queries == 1)}",
+        "};",
+        f"auto sink = [&](int r) {{ return {sink}; }};",
+        "auto store = [&](int r, int feature, float value) {",
+        f"    if (first_head + r / {queries} >= {group} || first_query + r % {queries} >= n_queries) return;",
+        f"    q0[batch * u0_0 + head_of(r) * u0_1{'' if queries == 1 else ' + query_of(r) * u0_2'} + feature] = "
+        f"from_compute<{storage(dtype)}>(value);",
+        "};",
+        "const i64 splits = gridDim.y;",
+        f"const i64 per_split = ceil_div(ceil_div(d3, splits), {step}) * {step};",
+        "const i64 begin = min_i64(d3, blockIdx.y * per_split), end = min_i64(d3, begin + per_split);",
+        "const auto part = decode_part<S>(memory, query, s0_f32 * kLog2e, p1 + batch * t1_0 + kv_head * t1_1, t1_3, "
+        "p2 + batch * t2_0 + kv_head * t2_1, t2_3, begin, end, adjust);",
+        "decode_finish<S>(memory, part, workspace, counters + blockIdx.x, blockIdx.x, blockIdx.y, u32(splits), sink, "
+        "store);",
+    ]
+    label = f"decode_{dtype}_{head_dim}_{value_dim}_{mask}" + ("_sinks" if has_sinks else "")
+    return _assemble(label, params, body, Launch((variant.threads, 1, 1), (tiles, splits, 1)))
+
+
+def _check(head_dim: int, value_dim: int, mask: str) -> None:
+    if not 1 <= head_dim <= MAX_HEAD_DIM or not 1 <= value_dim <= MAX_HEAD_DIM:
+        raise ValueError(f"head dims are 1 to {MAX_HEAD_DIM}, not {head_dim} and {value_dim}")
+    if mask not in ("none", "bool", "additive", "causal"):
+        raise ValueError(f"unknown mask {mask!r}")
+
+
+def _attention_params(dtype: str, mask: str, mask_dtype: str, has_sinks: bool, *, one_query: bool) -> Params:
+    params = Params()
+    for d in (0, 1, 3) if one_query else (0, 1, 2, 3):
+        params.add(("dim", d), f"i64 d{d}")
+    arrays = [(dtype, (0, 1) if one_query else (0, 1, 2)), (dtype, (0, 1, 3)), (dtype, (0, 1, 3))]
+    if mask in ("bool", "additive"):
+        arrays.append(("bool" if mask == "bool" else mask_dtype, (0, 1, 3) if one_query else (0, 1, 2, 3)))
+    if has_sinks:
+        arrays.append((dtype, ()))
+    for i, (array_dtype, strides) in enumerate(arrays):
+        params.add(("ptr", i), f"const {storage(array_dtype)}* __restrict__ p{i}")
+        for d in strides:
+            params.add(("stride", i, d), f"i64 t{i}_{d}")
+    params.add(("out", 0), f"{storage(dtype)}* __restrict__ q0")
+    for d in (0, 1) if one_query else (0, 1, 2):
+        params.add(("out_stride", 0, d), f"i64 u0_{d}")
+    params.scalar(0, "f64" if dtype == "float64" else "f32")
+    return params
+
+
+def _adjust(mask: str, head: str, query: str, *, one_query: bool) -> str:
+    """The statement that returns `score` of `key` after the mask."""
+    place = f"batch * t3_0 + {head} * t3_1{'' if one_query else f' + {query} * t3_2'} + key * t3_3"
+    if mask == "bool":
+        return f"return to_compute(p3[{place}]) ? score : kMasked;"
+    if mask == "additive":
+        return f"return score + to_compute(p3[{place}]) * kLog2e;"
+    if mask == "causal" and not one_query:
+        return f"return key <= {query} + d3 - n_queries ? score : kMasked;"
+    return "return score;"
+
+
+def _assemble(label: str, params: Params, body: list[str], launch: Launch) -> KernelSource:
+    text = "\n".join(
+        [
+            '#include "attention.cuh"',
+            f'extern "C" __global__ void __launch_bounds__({launch.block[0]}) KERNEL_NAME({params.signature()}) {{',
+            *("    " + line for line in body),
+            "}",
+            "",
+        ]
+    )
+    return kernel(label, text, params.params, launch)
+
+
+def catalogue(full: bool) -> Iterator[KernelSource]:
+    """Decoding for the head dims and groups of well-known models, every mask, several queries."""
+    h = "bfloat16"
+    for head_dim, group in ((64, 3), (64, 1), (128, 4), (128, 8), (256, 2), (80, 1), (96, 1)):
+        yield generate_decode(h, head_dim, head_dim, group)
+    for dtype in DECODE_DTYPES:
+        for k, mask in enumerate(("none", "bool", "additive", "causal")):
+            for queries in (1, 2, 4) if full else (1 + 3 * (k % 2),):
+                yield generate_decode(dtype, 64, 64, 2, mask, bool(k % 2), queries=queries, mask_dtype="float32")
+    yield generate_decode("float16", 192, 128, 16, queries=2)
+    yield generate_decode("float32", 512, 512, 8)
+    yield generate_decode("float16", 33, 7, 5, "bool", True)

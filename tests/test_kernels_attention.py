@@ -1,0 +1,176 @@
+"""Generated attention kernels, run by g++, against NumPy in double precision."""
+
+from __future__ import annotations
+
+import kernel_emulator as emulator
+import ml_dtypes
+import numpy as np
+import pytest
+
+from backend_cuda.kernels.attention import DecodeVariant, choose_decode_variant, generate_decode
+
+pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not installed")
+
+# Of values near 1: one rounding of the result, and float's of the sums.
+TOLERANCE = {"bfloat16": 2**-8, "float16": 2**-10, "float32": 3e-6, "float64": 1e-13}
+
+
+def numpy_dtype(dtype: str) -> np.dtype:
+    return np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+def reference(q, k, v, scale, mask=None, causal=False, sinks=None):
+    """(B, H, Tq, Dv) in double; a query that sees no key gets the average of all."""
+    q, k, v = (a.astype(np.float64) for a in (q, k, v))
+    group = q.shape[1] // k.shape[1]
+    k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
+    scores = q @ np.swapaxes(k, 2, 3) * scale
+    n_queries, n_keys = scores.shape[2:]
+    if causal:
+        mask = np.arange(n_keys) <= np.arange(n_queries)[:, None] + n_keys - n_queries
+    if mask is not None:
+        scores = np.where(mask, scores, -3e38) if mask.dtype == bool else scores + mask.astype(np.float64)
+    top = scores.max(-1, keepdims=True)
+    if sinks is not None:
+        sinks = sinks.astype(np.float64).reshape(1, -1, 1, 1)
+        top = np.maximum(top, sinks)
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(scores - top)
+        total = weights.sum(-1, keepdims=True) + (0 if sinks is None else np.exp(sinks - top))
+        return weights @ v / total
+
+
+class Case:
+    """Arrays of one call, laid out as slices of larger ones."""
+
+    def __init__(self, dtype, b, h, kv, n_queries, n_keys, d, dv, mask="none", has_sinks=False, spare=3, seed=0):
+        rng = np.random.default_rng(seed)
+        kind = numpy_dtype(dtype)
+
+        def array(*shape):
+            return rng.normal(size=shape).astype(kind)
+
+        self.dtype, self.mask_kind = dtype, mask
+        self.q = np.swapaxes(array(b, n_queries, h, d), 1, 2)
+        self.k = array(b, kv, n_keys + spare, d)[:, :, :n_keys]
+        self.v = array(b, kv, n_keys + spare, dv)[:, :, :n_keys]
+        self.scale = d**-0.5
+        self.mask = None
+        if mask == "bool":
+            self.mask = np.broadcast_to(rng.random((b, 1, n_queries, n_keys)) < 0.7, (b, h, n_queries, n_keys))
+        elif mask == "additive":
+            some = np.where(rng.random((h, 1, n_keys)) < 0.2, -np.inf, rng.normal(size=(h, 1, n_keys)))
+            self.mask = np.broadcast_to(some.astype(kind), (b, h, n_queries, n_keys))
+        self.sinks = array(h) if has_sinks else None
+
+    def operands(self):
+        """With k and v as (batch, head, no query dim, key)."""
+        more = [a for a in (self.mask, self.sinks) if a is not None]
+        return [self.q, self.k[:, :, np.newaxis], self.v[:, :, np.newaxis], *more]
+
+    def check(self, kernel, tolerance=None):
+        expected = reference(self.q, self.k, self.v, self.scale, self.mask, self.mask_kind == "causal", self.sinks)
+        dims = (*self.q.shape[:3], self.k.shape[2])
+        types = [(expected.shape, numpy_dtype(self.dtype))]
+        (found,) = emulator.run(kernel, dims, self.operands(), types, scalars={0: self.scale})
+        error = np.abs(found.astype(np.float64) - expected).max()
+        assert error <= (tolerance or TOLERANCE[self.dtype]) * max(1, np.abs(expected).max()), error
+        return found
+
+
+MASKS = ("none", "bool", "additive", "causal")
+SMALL = DecodeVariant(heads=2, threads=64, keys=2, stages=3, blocks=9)
+# name -> (arguments of generate_decode, variant, cases: b, h, kv, Tq, Tk)
+DECODE = {
+    "mha": (("bfloat16", 64, 64, 1, "none", False), 1, None, [(1, 2, 2, 1, 300), (2, 1, 1, 1, 1), (1, 3, 3, 1, 64)]),
+    "gqa": (("bfloat16", 64, 64, 3, "bool", True), 1, None, [(1, 9, 3, 1, 270), (2, 3, 1, 1, 65)]),
+    "parts": (("float16", 32, 48, 3, "additive", False), 1, SMALL, [(1, 6, 2, 1, 150), (1, 3, 1, 1, 700)]),
+    "wide": (("float32", 128, 128, 2, "bool", False), 1, None, [(1, 2, 1, 1, 140)]),
+    "odd": (("float32", 33, 7, 5, "none", True), 1, None, [(1, 5, 1, 1, 131)]),
+    "wider than a warp": (("float32", 200, 136, 1, "none", False), 1, None, [(1, 1, 1, 1, 40)]),
+    "queries": (("float16", 40, 40, 2, "causal", True), 3, None, [(1, 4, 2, 4, 100), (2, 2, 1, 7, 7), (1, 2, 1, 5, 2)]),
+    "masked queries": (("float32", 16, 16, 2, "bool", False), 2, SMALL, [(2, 4, 2, 3, 90), (1, 2, 1, 8, 300)]),
+}
+
+
+def decode_kernel(name):
+    arguments, queries, variant, _ = DECODE[name]
+    return generate_decode(*arguments, queries=queries, variant=variant)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built():
+    emulator.build([decode_kernel(name) for name in DECODE])
+
+
+@pytest.mark.parametrize("name", DECODE)
+def test_decode(name):
+    (dtype, d, dv, _, mask, has_sinks), _, _, sizes = DECODE[name]
+    for b, h, kv, n_queries, n_keys in sizes:
+        for spare in (0, 5):
+            Case(dtype, b, h, kv, n_queries, n_keys, d, dv, mask, has_sinks, spare).check(decode_kernel(name))
+
+
+def test_decode_off_a_16_byte_boundary():
+    case = Case("bfloat16", 1, 2, 2, 1, 100, 65, 65)
+    case.q, case.k, case.v = case.q[..., 1:], case.k[..., 1:], case.v[..., 1:]
+    case.check(decode_kernel("mha"))
+
+
+def test_decode_of_keys_that_are_masked_out():
+    """A query that sees nothing averages, as in MLX; after adding -infinity everywhere it is NaN."""
+    case = Case("float32", 2, 4, 2, 3, 90, 16, 16, "bool")
+    case.mask = np.broadcast_to(np.array([[True], [False], [True]]), (2, 4, 3, 90))
+    case.check(decode_kernel("masked queries"))
+    case = Case("float16", 1, 6, 2, 1, 150, 32, 48, "additive")
+    case.mask = np.full((1, 6, 1, 150), -np.inf, np.float16)
+    dims = (1, 6, 1, 150)
+    (found,) = emulator.run(
+        decode_kernel("parts"), dims, case.operands(), [((1, 6, 1, 48), np.float16)], scalars={0: 1.0}
+    )
+    assert np.isnan(found).all()
+    case.mask[..., 149] = 0
+    case.check(decode_kernel("parts"))
+
+
+def test_decode_of_large_scores():
+    case = Case("bfloat16", 1, 2, 2, 1, 300, 64, 64)
+    case.scale = 40.0
+    case.check(decode_kernel("mha"))
+
+
+def test_decode_passes_nan_on():
+    case = Case("bfloat16", 1, 2, 2, 1, 300, 64, 64)
+    case.k[0, 1, 7, 3] = np.nan
+    (found,) = emulator.run(
+        decode_kernel("mha"),
+        (1, 2, 1, 300),
+        case.operands(),
+        [((1, 2, 1, 64), numpy_dtype("bfloat16"))],
+        scalars={0: 1.0},
+    )
+    assert not np.isnan(found[0, 0]).any()
+    assert np.isnan(found[0, 1]).all()
+
+
+def test_every_decode_variant_fits():
+    for dtype in ("bfloat16", "float16", "float32"):
+        for head_dim in (16, 64, 80, 128, 192, 256, 512):
+            for group in (1, 2, 3, 4, 7, 8, 16, 64):
+                for queries in (1, 2, 4, 8):
+                    v = choose_decode_variant(dtype, head_dim, head_dim, group, queries)
+                    assert -(-group // v.heads) * v.heads < group + v.heads
+                    generate_decode(dtype, head_dim, head_dim, group, queries=queries, variant=v)
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(TypeError, match="float64"):
+        generate_decode("float64", 64, 64, 1)
+    with pytest.raises(ValueError, match="head dims"):
+        generate_decode("float32", 513, 64, 1)
+    with pytest.raises(ValueError, match="mask"):
+        generate_decode("float32", 64, 64, 1, "sliding")
+    with pytest.raises(ValueError, match="shared memory"):
+        generate_decode("float32", 64, 64, 1, variant=DecodeVariant(1, 1024, 4, 4))
+    with pytest.raises(ValueError, match="whole warps"):
+        generate_decode("float32", 64, 64, 1, variant=DecodeVariant(1, 100))
