@@ -8,12 +8,14 @@ come out by chance.
 from __future__ import annotations
 
 DEVIATIONS: dict[str, str] = {
+    "test_indexing.py::test_writing[an integer, a slice and an array]": "NumPy's meaning; MLX cannot write there",
     "test_elementwise.py::test_float64_has_all_its_digits*": "float64 is asked for its digits; MLX computes in float32",
     "test_elementwise.py::test_small_results_keep_their_digits[erf]": "erf(x) is about x near 0, not 0",
     "test_creation.py::test_full_is_of_the_dtype_it_is_given": "MLX documents the dtype and ignores it but for floats",
 }
 
 CRASHES: dict[str, str] = {
+    "test_indexing.py::test_integers_out_of_range*": "MLX reads and writes beyond the array",
     "test_reduce.py::test_scans_of_nothing*": "MLX may loop for minutes over what is in memory",
     "test_reduce.py::test_of_nothing_over_several_axes*": "MLX leaves the result as memory happens to be",
     "test_elementwise.py::test_integers_by_zero*": "an integer division by 0 must not end a process",
