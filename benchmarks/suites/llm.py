@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 PEERS = ("mlxlite", "mlx")
@@ -59,13 +60,37 @@ def _mlx(config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:
 
 
 def _mlxlite(config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:
-    from examples.llama import Config, Llama, generate_step
+    from examples.llama import Config, Llama
+    from mlxlite.utils import tree_map
 
+    heads = config["num_attention_heads"]
     mx.random.seed(0)
-    model = Llama(Config(rms_norm_eps=1e-5, rope_theta=500000.0, **config))
-    model.set_dtype(mx.bfloat16)
+    model = Llama(
+        Config(
+            hidden_size=config["hidden_size"], intermediate_size=config["intermediate_size"],
+            n_layers=config["num_hidden_layers"], n_heads=heads, n_kv_heads=config["num_key_value_heads"],
+            head_dim=config.get("head_dim", config["hidden_size"] // heads), vocab_size=config["vocab_size"],
+            rope_theta=500000.0, tied_embeddings=True,
+        )
+    )  # fmt: skip
+    model.update(tree_map(lambda p: p.astype(mx.bfloat16), model.parameters()))
     mx.eval(model.parameters())
-    return _runs(lambda prompt: generate_step(prompt, model, max_tokens=GENERATED + 1), config, mx)
+
+    def steps(prompt: Any) -> Iterator[int]:
+        caches = model.make_caches()
+
+        def following(tokens: Any) -> Any:
+            return mx.argmax(model(tokens, caches, last_only=True)[:, -1], axis=-1)
+
+        token = following(prompt[None])
+        mx.async_eval(token)
+        for _ in range(GENERATED + 1):
+            after = following(token[None])
+            mx.async_eval(after)
+            yield token.item()
+            token = after
+
+    return _runs(steps, config, mx)
 
 
 def _runs(steps: Any, config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:

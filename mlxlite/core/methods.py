@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from .. import _graph
-from . import creation, indexing, matmul, reduce
+from . import creation, indexing, reduce
 from . import elementwise as ew
 from . import shape as shapes
 from ._registry import Dtype, array
+from .matmul import matmul
 
 _UNARY = "abs cos sin exp log log10 log1p log2 reciprocal rsqrt sqrt square real imag conj round"
 _REDUCE = "all any argmax argmin cummax cummin cumprod cumsum logcumsumexp logsumexp max mean min prod std sum var"
@@ -25,6 +26,7 @@ def _method(function: Any, name: str) -> Callable[..., Any]:
     method.__name__ = name
     method.__qualname__ = f"array.{name}"
     method.__doc__ = function.__doc__
+    method.__dict__["__wrapped__"] = function  # help() and the stubs show its signature
     return method
 
 
@@ -121,9 +123,7 @@ def _attach() -> None:
     for names, module in ((_UNARY, ew), (_REDUCE, reduce), (_SHAPE, shapes)):
         for name in names.split():
             setattr(array, name, _method(getattr(module, name), name))
-    methods = {
-        "reshape": _reshape,
-        "transpose": _transpose,
+    methods: dict[str, Any] = {
         "astype": _astype,
         "diag": _diag,
         "__array__": _array,
@@ -136,13 +136,20 @@ def _attach() -> None:
         "__complex__": _complex,
         "__pos__": ew.positive,
         "__str__": array.__repr__,
+        "mT": property(shapes.matrix_transpose, doc="The last two axes exchanged. ValueError below two dims."),
+        "at": property(indexing.ArrayAt, doc="`a.at[index].add(x)` and the like: updates that all count."),
     }
-    for name, function in methods.items():
-        setattr(array, name, function)
-    array.T = property(shapes.transpose, doc="The axes in reverse order.")
-    array.mT = property(shapes.matrix_transpose, doc="The last two axes exchanged. ValueError below two dims.")
-    array.at = property(indexing.ArrayAt, doc="`a.at[index].add(x)` and the like: updates that all count.")
+    for name, method in methods.items():
+        setattr(array, name, method)
 
 
 _attach()
-_graph.set_hooks(operators={**ew.OPERATORS, "matmul": matmul.matmul})
+_graph.set_hooks(
+    operators={
+        **ew.OPERATORS,
+        "matmul": matmul,
+        # What the methods of C++ leave to Python: other kinds of integers, a stream, and errors.
+        "reshape_method": _reshape,
+        "transpose_method": _transpose,
+    }
+)

@@ -10,6 +10,8 @@
 #include "mlxlite/graph/errors.h"
 #include "mlxlite/graph/evaluate.h"
 #include "mlxlite/graph/host.h"
+#include "mlxlite/graph/primitive.h"
+#include "mlxlite/graph/structure.h"
 
 namespace mlxlite {
 
@@ -203,6 +205,17 @@ PyObject* binary_slot(PyObject* a, PyObject* b) {
     });
 }
 
+PyObject* matmul_slot(PyObject* a, PyObject* b) {
+    if (is_array(a) && is_array(b)) {
+        PyObject* result = guarded([&]() -> PyObject* {
+            Node* node = try_matmul(node_of(a), node_of(b), default_device());
+            return node ? finish(node) : nullptr;
+        });
+        if (result || PyErr_Occurred()) return result;
+    }
+    return binary_slot<op_matmul>(a, b);
+}
+
 template <Operator op>
 PyObject* inplace_slot(PyObject* a, PyObject* b) {
     PyObject* result = binary_slot<op>(a, b);
@@ -319,6 +332,11 @@ Py_ssize_t array_length(PyObject* self) {
 }
 
 PyObject* array_getitem(PyObject* self, PyObject* index) {
+    PyObject* result = guarded([&]() -> PyObject* {
+        Node* node = try_getitem(node_of(self), index, default_device());
+        return node ? finish(node) : nullptr;
+    });
+    if (result || PyErr_Occurred()) return result;
     return PyObject_CallFunctionObjArgs(hooks().getitem, self, index, nullptr);
 }
 
@@ -327,7 +345,12 @@ int array_setitem(PyObject* self, PyObject* index, PyObject* value) {
         PyErr_SetString(PyExc_TypeError, "array elements cannot be deleted");
         return -1;
     }
-    PyObject* result = PyObject_CallFunctionObjArgs(hooks().setitem, self, index, value, nullptr);
+    PyObject* result = !is_array(value) ? nullptr : guarded([&]() -> PyObject* {
+        Node* node = try_setitem(node_of(self), index, node_of(value), default_device());
+        return node ? finish(node) : nullptr;
+    });
+    if (!result && !PyErr_Occurred())
+        result = PyObject_CallFunctionObjArgs(hooks().setitem, self, index, value, nullptr);
     if (!result) return -1;
     replace(self, retain(node_of(result)));
     Py_DECREF(result);
@@ -378,6 +401,86 @@ PyObject* array_replace(PyObject* self, PyObject* other) {
     return Py_NewRef(self);
 }
 
+// The integers of f(1, 2) or f((1, 2)): false if there is anything else.
+bool small_integers(PyObject* const* args, Py_ssize_t n, std::int64_t* values, int* count) {
+    if (n == 1 && PyTuple_CheckExact(args[0])) {
+        n = PyTuple_GET_SIZE(args[0]);
+        args = &PyTuple_GET_ITEM(args[0], 0);
+    } else if (n == 1 && PyList_CheckExact(args[0])) {
+        n = PyList_GET_SIZE(args[0]);
+        args = reinterpret_cast<PyListObject*>(args[0])->ob_item;
+    }
+    if (n > kMaxRank) return false;
+    for (Py_ssize_t i = 0; i < n; ++i) {
+        if (!PyLong_CheckExact(args[i])) return false;
+        values[i] = PyLong_AsLongLong(args[i]);
+        if (values[i] == -1 && PyErr_Occurred()) {
+            PyErr_Clear();
+            return false;
+        }
+    }
+    *count = static_cast<int>(n);
+    return true;
+}
+
+PyObject* call_operator(const char* name, PyObject* self, PyObject* const* args, std::size_t nargsf,
+                        PyObject* kwnames) {
+    PyObject* function = hooks().operators ? PyDict_GetItemString(hooks().operators, name) : nullptr;
+    if (!function) {
+        PyErr_Format(PyExc_RuntimeError, "operator %s is not registered", name);
+        return nullptr;
+    }
+    Py_ssize_t n = PyVectorcall_NARGS(nargsf) + (kwnames ? PyTuple_GET_SIZE(kwnames) : 0);
+    std::vector<PyObject*> all(static_cast<std::size_t>(n) + 1);
+    all[0] = self;
+    std::copy(args, args + n, all.begin() + 1);
+    return PyObject_Vectorcall(function, all.data(), static_cast<std::size_t>(PyVectorcall_NARGS(nargsf)) + 1, kwnames);
+}
+
+PyObject* array_transpose(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* kwnames) {
+    if (!kwnames) {
+        PyObject* result = guarded([&]() -> PyObject* {
+            Node* a = node_of(self);
+            if (n == 0) {
+                Node* node = record_reversed(a, default_device());
+                return node ? finish(node) : nullptr;
+            }
+            std::int64_t values[kMaxRank];
+            int order[kMaxRank], count = 0;
+            unsigned seen = 0;
+            if (!small_integers(args, n, values, &count) || count != a->rank) return nullptr;
+            for (int i = 0; i < count; ++i) {
+                if (values[i] < 0) values[i] += count;
+                if (values[i] < 0 || values[i] >= count || seen >> values[i] & 1) return nullptr;
+                seen |= 1u << values[i];
+                order[i] = static_cast<int>(values[i]);
+            }
+            Node* node = record_transpose(a, order, default_device());
+            return node ? finish(node) : nullptr;
+        });
+        if (result || PyErr_Occurred()) return result;
+    }
+    return call_operator("transpose_method", self, args, static_cast<std::size_t>(n), kwnames);
+}
+
+PyObject* array_reshape(PyObject* self, PyObject* const* args, Py_ssize_t n, PyObject* kwnames) {
+    std::int64_t shape[kMaxRank];
+    int rank = 0;
+    if (!kwnames && small_integers(args, n, shape, &rank))
+        return guarded([&]() -> PyObject* {
+            return finish(record_reshape(node_of(self), {shape, static_cast<std::size_t>(rank)}, default_device()));
+        });
+    return call_operator("reshape_method", self, args, static_cast<std::size_t>(n), kwnames);
+}
+
+PyObject* get_transposed(PyObject* self, void*) {
+    return guarded([&]() -> PyObject* {
+        Node* node = record_reversed(node_of(self), default_device());
+        if (!node) throw std::runtime_error("the primitive transpose is not registered");
+        return finish(node);
+    });
+}
+
 PyObject* get_shape(PyObject* self, void*) {
     Node* node = node_of(self);
     PyObject* shape = PyTuple_New(node->rank);
@@ -397,11 +500,17 @@ PyGetSetDef getset[] = {
     {"itemsize", get_itemsize, nullptr, "Bytes of one element.", nullptr},
     {"nbytes", get_nbytes, nullptr, "Bytes of all elements.", nullptr},
     {"dtype", get_dtype, nullptr, "The element type.", nullptr},
+    {"T", get_transposed, nullptr, "The axes in reverse order.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 
 PyMethodDef methods[] = {
     {"item", array_item, METH_NOARGS, "The only element as a Python number; evaluates. ValueError if size is not 1."},
+    {"reshape", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(array_reshape)), METH_FASTCALL | METH_KEYWORDS,
+     "The same elements in another shape, given as a tuple or as separate integers; see `reshape`."},
+    {"transpose", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(array_transpose)),
+     METH_FASTCALL | METH_KEYWORDS,
+     "The axes in another order, given as a tuple or as separate integers; reversed if none are given."},
     {"tolist", array_tolist, METH_NOARGS, "Nested lists of Python numbers; evaluates."},
     {"_replace", array_replace, METH_O, "Make this object refer to another array's value (in-place semantics)."},
     {nullptr, nullptr, 0, nullptr},
@@ -440,7 +549,7 @@ PyObject* make_array_type() {
         {Py_nb_floor_divide, slot(binary_slot<op_floor_divide>)},
         {Py_nb_remainder, slot(binary_slot<op_remainder>)},
         {Py_nb_power, slot(power_slot)},
-        {Py_nb_matrix_multiply, slot(binary_slot<op_matmul>)},
+        {Py_nb_matrix_multiply, slot(matmul_slot)},
         {Py_nb_and, slot(binary_slot<op_and>)},
         {Py_nb_or, slot(binary_slot<op_or>)},
         {Py_nb_xor, slot(binary_slot<op_xor>)},

@@ -264,6 +264,12 @@ PyObject* static_value(std::uint32_t id) { return static_table().values[id]; }
 
 Primitive* primitive_from_id(std::uint16_t id) { return registry()[id]; }
 
+Primitive* primitive_named(const char* name) {
+    for (Primitive* p : registry())
+        if (!std::strcmp(p->c_name, name)) return p;
+    return nullptr;
+}
+
 Budget& budget() {
     static Budget value;
     return value;
@@ -283,6 +289,12 @@ void enforce_budget(Node* node) {
     byte_threshold = std::max(budget().bytes, p.captive_bytes + budget().bytes);
 }
 
+PyObject* finish(Node* node) {
+    NodeRef owned(node);
+    if (pending().ops > budget().ops || pending().captive_bytes > budget().bytes) enforce_budget(node);
+    return wrap(owned.release());
+}
+
 // ---------------------------------------------------------------- the Python type
 
 namespace {
@@ -296,12 +308,6 @@ Primitive* builtin(const char* name) {
     static Primitive* copy = make_primitive("copy", Kind::other, 0, Accepts::any, "unary", nullptr);
     if (!std::strcmp(name, "astype")) return astype;
     return !std::strcmp(name, "reshape") ? reshape : copy;
-}
-
-PyObject* finish(Node* node) {
-    NodeRef owned(node);
-    if (pending().ops > budget().ops || pending().captive_bytes > budget().bytes) enforce_budget(node);
-    return wrap(owned.release());
 }
 
 PyObject* primitive_vectorcall(PyObject* self, PyObject* const* args, std::size_t nargsf, PyObject* kwnames) {

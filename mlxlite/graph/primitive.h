@@ -35,6 +35,10 @@ Node* record_reshape(Node* a, std::span<const std::int64_t> shape, Device device
 Node* record_copy(Node* a, Device device);
 
 Primitive* primitive_from_id(std::uint16_t id);
+Primitive* primitive_named(const char* name);  // nullptr if there is none
+
+// The array of a node that was just recorded; takes over the reference. Bounds the pending graph.
+PyObject* finish(Node* node);
 
 // Evaluates `node` asynchronously when the pending graph has outgrown its budget.
 void enforce_budget(Node* node);

@@ -97,7 +97,7 @@ void build_tape(Tape& tape, std::span<Node* const> ops, std::span<Node* const> r
         add(op);
     }
     for (Node* root : roots)
-        if (root->epoch == epoch) tape.entries[root->tape_index].flags |= kOutput;
+        if (root->role == Role::op && root->epoch == epoch) tape.entries[root->tape_index].flags |= kOutput;
 
     const std::uint32_t* input = tape.inputs.data();
     tape.key.reserve(tape.entries.size() * (sizeof(NodeKey) + 8));
