@@ -16,8 +16,8 @@ from . import elementwise as _ew
 from . import indexing as _indexing
 from . import reduce as _reduce
 from . import shape as _shapes
-from . import sort as _sort
 from ._registry import Dtype, array, as_array, general, is_inexact, normalize_axis, normalize_shape, to_dtype
+from .sort import argsort as _argsort
 
 __all__ = [
     "bernoulli",
@@ -258,8 +258,8 @@ def randint(
     if is_inexact(dtype):
         raise ValueError("[randint] randint only accepts integer dtypes and bool.")
     s = stream
-    drawn = to_dtype(uniform(low, high, shape, _graph.float32, key, s), dtype, s)
-    return drawn
+    # Rounded down and not towards zero, or 0 would be drawn twice as often between negative and positive bounds.
+    return to_dtype(_ew.floor(uniform(low, high, shape, _graph.float32, key, s), stream=s), dtype, s)
 
 
 def bernoulli(p: Any = 0.5, shape: Sequence[int] | None = None, key: array | None = None, stream: Any = None) -> array:
@@ -345,7 +345,6 @@ def laplace(
     u = uniform(-_BELOW_ONE["float32"], 1.0, shape, _graph.float32, key, s)
     tail = _ew.log1p(_ew.multiply(_ew.abs(u, stream=s), -1.0, stream=s), stream=s)
     drawn = to_dtype(_ew.multiply(_ew.sign(u, stream=s), tail, stream=s), dtype, s)
-    drawn = _ew.negative(drawn, stream=s)
     if scale is not None:
         drawn = _ew.multiply(drawn, to_dtype(as_array(scale), dtype, s), stream=s)
     return drawn if loc is None else _ew.add(drawn, to_dtype(as_array(loc), dtype, s), stream=s)
@@ -414,9 +413,9 @@ def permutation(x: int | array, axis: int = 0, key: array | None = None, stream:
     if not isinstance(x, array):
         if isinstance(x, float):
             raise TypeError(f"[permutation] expects an integer or an array, got {x!r}")
-        return _sort.argsort(_bits((operator.index(x),), key, stream), stream=stream)
+        return _argsort(_bits((operator.index(x),), key, stream), stream=stream)
     axis = normalize_axis(axis, x.ndim, "permutation")
-    order = _sort.argsort(_bits((x.shape[axis],), key, stream), stream=stream)
+    order = _argsort(_bits((x.shape[axis],), key, stream), stream=stream)
     return _indexing.take(x, order, axis, stream=stream)
 
 
