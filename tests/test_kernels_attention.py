@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from backend_cuda.kernels.attention import DecodeVariant, choose_decode_variant, generate_decode
+from backend_cuda.kernels.attention import DecodeVariant, choose_decode_variant, generate_decode, generate_rows
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not installed")
 
@@ -98,9 +98,30 @@ def decode_kernel(name):
     return generate_decode(*arguments, queries=queries, variant=variant)
 
 
+ROWS = {
+    "plain": (("float32", 64, 64, 1, "none", False), [(1, 2, 2, 5, 70), (2, 1, 1, 65, 64)]),
+    "gqa": (("bfloat16", 40, 72, 2, "bool", True), [(2, 4, 2, 9, 33)]),
+    "additive": (("float16", 31, 17, 1, "additive", False), [(1, 2, 2, 3, 130)]),
+    "causal": (("float32", 8, 16, 1, "causal", True), [(1, 1, 1, 130, 131), (1, 1, 1, 70, 3), (1, 1, 1, 1, 9)]),
+    "double": (("float64", 20, 100, 1, "additive", True), [(1, 2, 2, 34, 40)]),
+    "wide": (("float16", 200, 300, 1, "none", False), [(1, 1, 1, 17, 65)]),
+}
+
+
+def rows_kernel(name):
+    return generate_rows(*ROWS[name][0])
+
+
 @pytest.fixture(scope="module", autouse=True)
 def built():
-    emulator.build([decode_kernel(name) for name in DECODE])
+    emulator.build([decode_kernel(name) for name in DECODE] + [rows_kernel(name) for name in ROWS])
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows(name):
+    (dtype, d, dv, _, mask, has_sinks), sizes = ROWS[name]
+    for b, h, kv, n_queries, n_keys in sizes:
+        Case(dtype, b, h, kv, n_queries, n_keys, d, dv, mask, has_sinks).check(rows_kernel(name))
 
 
 @pytest.mark.parametrize("name", DECODE)
@@ -166,6 +187,8 @@ def test_every_decode_variant_fits():
 def test_bad_arguments_are_refused():
     with pytest.raises(TypeError, match="float64"):
         generate_decode("float64", 64, 64, 1)
+    with pytest.raises(TypeError, match=r"int32.*float64"):
+        generate_rows("int32", 64, 64, 1)
     with pytest.raises(ValueError, match="head dims"):
         generate_decode("float32", 513, 64, 1)
     with pytest.raises(ValueError, match="mask"):

@@ -5,7 +5,8 @@
 #pragma once
 #include "chunk.cuh"
 
-constexpr float kLog2e = 1.4426950408889634f;
+constexpr double kLog2e64 = 1.4426950408889634;
+constexpr float kLog2e = float(kLog2e64);
 // The score of a key that a query must not see: finite, so that a query that sees none takes the average, as in MLX.
 constexpr float kMasked = -3.0e38f;
 
@@ -57,18 +58,6 @@ DEVICE DecodePart<S> decode_part(uint4* shared, Query query, float scale, const 
     const int lane = threadIdx.x % S::kLanes, stream = threadIdx.x / S::kLanes;
 
     float q[kRows][S::kC][N], sum[kRows][S::kCv][N] = {}, maximum[kRows], total[kRows] = {};
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-        maximum[r] = -float_infinity();
-        const T* from = query(r);
-#pragma unroll
-        for (int c = 0; c < S::kC; ++c) {
-            const int first = (c * S::kLanes + lane) * N;
-            unpack(load_elements(from + first, S::kD - first), q[r][c]);
-#pragma unroll
-            for (int i = 0; i < N; ++i) q[r][c][i] *= scale;
-        }
-    }
 
     uint4* own = shared + threadIdx.x;
     const bool aligned =
@@ -103,6 +92,20 @@ DEVICE DecodePart<S> decode_part(uint4* shared, Query query, float scale, const 
     const i64 steps = ceil_div(end - begin, S::kStreams * kKeys);  // the same for all threads, which meet in shuffles
 #pragma unroll
     for (int s = 0; s < kStages - 1; ++s) fetch(s, s);
+    // After the first copies are under way.
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+        maximum[r] = -float_infinity();
+        const T* from = query(r);
+#pragma unroll
+        for (int c = 0; c < S::kC; ++c) {
+            const int first = (c * S::kLanes + lane) * N;
+            unpack(load_elements(from + first, S::kD - first), q[r][c]);
+#pragma unroll
+            for (int i = 0; i < N; ++i) q[r][c][i] *= scale;
+        }
+    }
+
     int stage = 0;
     for (i64 step = 0; step < steps; ++step) {
         wait_copy_groups<kStages - 2>();

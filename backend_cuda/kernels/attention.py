@@ -16,6 +16,7 @@ from .ops import ITEMSIZE, storage
 Mask = Literal["none", "bool", "additive", "causal"]
 
 DECODE_DTYPES = ("bfloat16", "float16", "float32")
+ROWS_DTYPES = (*DECODE_DTYPES, "float64")
 MAX_HEAD_DIM = 512
 _STATIC_SHARED = 47 << 10  # 48 KiB can be had without asking; some is needed beside the arrays here
 _ROW_REGISTERS = 72  # floats of queries, and as many of sums, that a thread holds
@@ -215,22 +216,102 @@ def _attention_params(dtype: str, mask: str, mask_dtype: str, has_sinks: bool, *
     return params
 
 
-def _adjust(mask: str, head: str, query: str, *, one_query: bool) -> str:
+def _adjust(mask: str, head: str, query: str, *, one_query: bool, to_base_2: str = "kLog2e") -> str:
     """The statement that returns `score` of `key` after the mask."""
     place = f"batch * t3_0 + {head} * t3_1{'' if one_query else f' + {query} * t3_2'} + key * t3_3"
     if mask == "bool":
         return f"return to_compute(p3[{place}]) ? score : kMasked;"
     if mask == "additive":
-        return f"return score + to_compute(p3[{place}]) * kLog2e;"
+        return f"return score + to_compute(p3[{place}]) * {to_base_2};"
     if mask == "causal" and not one_query:
         return f"return key <= {query} + d3 - n_queries ? score : kMasked;"
     return "return score;"
 
 
-def _assemble(label: str, params: Params, body: list[str], launch: Launch) -> KernelSource:
+def generate_rows(
+    dtype: str,
+    head_dim: int,
+    value_dim: int,
+    group: int,
+    mask: Mask = "none",
+    has_sinks: bool = False,
+    *,
+    mask_dtype: str | None = None,
+) -> KernelSource:
+    """The same attention for any number of queries, and for float64: a block takes a tile of queries of one head.
+
+    Parameters: those of `generate_decode` with several queries, without workspace and counters. For float64 the scale
+    is f64, and all is computed in double.
+
+    Args:
+        dtype: bfloat16, float16, float32 or float64.
+        head_dim, value_dim, group, mask, has_sinks, mask_dtype: as for `generate_decode`.
+
+    Raises:
+        TypeError: the dtype has no such kernel.
+        ValueError: a number makes no sense.
+
+    >>> generate_rows("float32", 64, 64, 1).launch.grid
+    (('mul', ('mul', ('cdiv', 'd2', 64), 'd1'), 'd0'), 1, 1)
+    """
+    if dtype not in ROWS_DTYPES:
+        raise TypeError(f"[scaled_dot_product_attention] no CUDA kernel for {dtype}; use one of {ROWS_DTYPES}.")
+    _check(head_dim, value_dim, mask)
+    if group < 1:
+        raise ValueError(f"a group has heads, not {group}")
+    # What fits into registers: sums for each feature of each query of a thread.
+    wide = dtype == "float64"
+    queries = (4 if value_dim <= 128 else 2 if value_dim <= 256 else 1) // (2 if wide else 1) or 1
+    keys = 2 if wide else 4
+    params = _attention_params(dtype, mask, mask_dtype or dtype, has_sinks, one_query=False)
+    scale = "s0_f64 * kLog2e64" if wide else "s0_f32 * kLog2e"
+    to_base_2 = "kLog2e64" if wide else "kLog2e"
+    sinks = 3 + (mask in ("bool", "additive"))
+    sink = f"S::C(to_compute(p{sinks}[head])) * {to_base_2}" if has_sinks else "-S::C(float_infinity())"
+    body = [
+        f"using S = RowsShape<{storage(dtype)}, {head_dim}, {value_dim}, {queries}, {keys}>;",
+        "__shared__ S::C memory[S::kSharedElements];",
+        "const i64 n_queries = d2;",
+        "i64 tile = blockIdx.x;",
+        "const i64 first_query = take_coordinate(tile, ceil_div(n_queries, S::kQueries)) * S::kQueries;",
+        "const i64 head = take_coordinate(tile, d1);",
+        "const i64 batch = tile;",
+        f"const i64 kv_head = head / {group};",
+        f"const S::C sink = {sink};",
+        "// Rows beyond the last query are computed with its mask, and not stored.",
+        "auto query_of = [&](int i) { return min_i64(first_query + i, n_queries - 1); };",
+        "auto query = [&](i64 i) { return p0 + batch * t0_0 + head * t0_1 + (first_query + i) * t0_2; };",
+        "auto key_row = [&](i64 i) { return p1 + batch * t1_0 + kv_head * t1_1 + i * t1_3; };",
+        "auto value_row = [&](i64 i) { return p2 + batch * t2_0 + kv_head * t2_1 + i * t2_3; };",
+        "auto adjust = [&](int i, i64 key, S::C score) -> S::C {",
+        f"    {_adjust(mask, 'head', 'query_of(i)', one_query=False, to_base_2=to_base_2)}",
+        "};",
+        "auto store = [&](int i, int feature, S::C value) {",
+        "    q0[batch * u0_0 + head * u0_1 + (first_query + i) * u0_2 + feature] = "
+        f"from_compute<{storage(dtype)}>(value);",
+        "};",
+        "i64 end = d3;",
+    ]
+    if mask == "causal":
+        body += [
+            "// Keys that no query of the tile sees, unless there is one that sees none and takes the average of all.",
+            "if (first_query + d3 >= n_queries) end = query_of(S::kQueries - 1) + d3 - n_queries + 1;",
+        ]
+    body.append(
+        f"attend_rows<S>(memory, query, n_queries - first_query, key_row, value_row, end, {scale}, sink, "
+        "adjust, store);"
+    )
+    label = f"attention_{dtype}_{head_dim}_{value_dim}_{mask}" + ("_sinks" if has_sinks else "")
+    tiles: Size = product([("cdiv", "d2", 16 * queries), "d1", "d0"])
+    return _assemble(label, params, body, Launch((256, 1, 1), (tiles, 1, 1)), "attention_rows.cuh")
+
+
+def _assemble(
+    label: str, params: Params, body: list[str], launch: Launch, header: str = "attention.cuh"
+) -> KernelSource:
     text = "\n".join(
         [
-            '#include "attention.cuh"',
+            f'#include "{header}"',
             f'extern "C" __global__ void __launch_bounds__({launch.block[0]}) KERNEL_NAME({params.signature()}) {{',
             *("    " + line for line in body),
             "}",
@@ -241,7 +322,7 @@ def _assemble(label: str, params: Params, body: list[str], launch: Launch) -> Ke
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:
-    """Decoding for the head dims and groups of well-known models, every mask, several queries."""
+    """For the head dims and groups of well-known models, every mask, one query and several."""
     h = "bfloat16"
     for head_dim, group in ((64, 3), (64, 1), (128, 4), (128, 8), (256, 2), (80, 1), (96, 1)):
         yield generate_decode(h, head_dim, head_dim, group)
@@ -252,3 +333,9 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
     yield generate_decode("float16", 192, 128, 16, queries=2)
     yield generate_decode("float32", 512, 512, 8)
     yield generate_decode("float16", 33, 7, 5, "bool", True)
+    for k, dtype in enumerate(ROWS_DTYPES):
+        for j, mask in enumerate(("none", "bool", "additive", "causal")):
+            for head_dim in (64, 128, 256) if full else ((64, 128, 80, 256)[(k + j) % 4],):
+                yield generate_rows(dtype, head_dim, head_dim, 2, mask, bool(j % 2), mask_dtype="float32")
+    yield generate_rows("float32", 512, 512, 1)
+    yield generate_rows("float64", 33, 500, 3, "causal", True)

@@ -108,13 +108,14 @@ DEVICE T load_fresh(const T* p) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
     u32 words[sizeof(T) / 4];
     if constexpr (sizeof(T) == 4) {
-        asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(words[0]) : "l"(p));
+        asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(words[0]) : "l"(p) : "memory");
     } else if constexpr (sizeof(T) == 8) {
-        asm volatile("ld.global.cg.v2.u32 {%0, %1}, [%2];" : "=r"(words[0]), "=r"(words[1]) : "l"(p));
+        asm volatile("ld.global.cg.v2.u32 {%0, %1}, [%2];" : "=r"(words[0]), "=r"(words[1]) : "l"(p) : "memory");
     } else {
         asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
                      : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
-                     : "l"(p));
+                     : "l"(p)
+                     : "memory");
     }
     T r;
     memcpy(&r, words, sizeof(T));

@@ -168,18 +168,26 @@ class _Epilogue:
     operands: Sequence[Operand]
     outputs: Sequence[Output]
 
-    def lines(self, value: str) -> list[str]:
-        """Statements that compute and store one element, at (batch, row, column)."""
+    def loads(self) -> list[str]:
+        """Statements that load the operands for one element, at (batch, row, column), if it is `inside`."""
+        coordinates = ["batch", "row", "column"]
+        lines = ["const i64 linear = (batch * m + row) * d2 + column;"]
+        for i, operand in enumerate(self.operands, 2):
+            place = f"p{i}[{offset(operand.access, coordinates, f't{i}_', 'linear')}]"
+            lines.append(f"const {storage(operand.dtype)} e{i} = inside ? {place} : {storage(operand.dtype)}{{}};")
+        return lines
+
+    def stores(self, value: str) -> list[str]:
+        """Statements that compute and store that element."""
         coordinates = ["batch", "row", "column"]
 
         def load(i: int) -> str:
-            return f"p{i + 2}[{offset(self.operands[i].access, coordinates, f't{i + 2}_', 'linear')}]"
+            return f"e{i + 2}"
 
         def coordinate(axis: int | None) -> str:
             return "linear" if axis is None else coordinates[axis]
 
-        lines = ["const i64 linear = (batch * m + row) * d2 + column;"]
-        lines += emit(self.program, self.operands, load, coordinate, value=value)
+        lines = emit(self.program, self.operands, load, coordinate, value=value)
         for j, output in enumerate(self.outputs):
             position = offset(output.access, coordinates, f"u{j}_", "linear")
             lines.append(f"q{j}[{position}] = {store_expression(output.register, self.program, output)};")
@@ -268,6 +276,13 @@ def _rows_kernel(dtype: str, rows: int, batched: bool, variant: RowVariant, epil
         f"const i64 own_column = first_column + threadIdx.x / {team} * {weight_rows};",
         "// Teams beyond the last column go along with it, since whole warps meet in shuffles.",
         "const i64 from_column = min_i64(own_column, d2 - 1);",
+    ]
+    element = [
+        f"const i64 row = first_row + i / {weight_rows}, column = own_column + i % {weight_rows};",
+        f"const bool inside = i < {sums} && row < m && column < d2;",
+        *epilogue.loads(),
+    ]
+    dot = [
         f"{{C}} sum[{sums}];",
         f"__shared__ uint4 ring[{variant.shared_bytes(rows) // 16}];",
         f"dot_rows<{{T}}, {rows}, {weight_rows}, {team}, {variant.stages}, {threads}>"
@@ -275,12 +290,15 @@ def _rows_kernel(dtype: str, rows: int, batched: bool, variant: RowVariant, epil
         "m - first_row, w + from_column * t1_2, t1_2, d2 - from_column, d3, member);",
         f"__shared__ {{C}} memory[{threads // 32 * sums if team > 32 else 1}];",
         f"const TeamTotals<{{C}}, {sums}, {team}, {threads}> totals(sum, memory);",
-        f"for (int i = member; i < {sums}; i += {team}) {{",
-        f"    const i64 row = first_row + i / {weight_rows}, column = own_column + i % {weight_rows};",
-        "    if (row >= m || column >= d2) continue;",
-        *("    " + line for line in epilogue.lines("totals.total(i)")),
-        "}",
     ]
+    if sums <= team:
+        # An element for each member: what its epilogue reads comes while the weight does.
+        body += ["const int i = member;", *element, *dot, "if (inside) {"]
+        body += ["    " + line for line in epilogue.stores("totals.total(i)")]
+    else:
+        body += [*dot, f"for (int i = member; i < {sums}; i += {team}) {{"]
+        body += ["    " + line for line in (*element, "if (!inside) continue;", *epilogue.stores("totals.total(i)"))]
+    body.append("}")
     grid = (_tiles(rows, batched, columns), 1, 1)
     return _assemble(_label("nk", dtype, rows, epilogue), dtype, threads, params, body, grid)
 
@@ -322,8 +340,9 @@ def _columns_kernel(dtype: str, rows: int, batched: bool, variant: ColumnVariant
         "}",
         f"for (int i = threadIdx.x; i < {total}; i += {threads}) {{",
         f"    const i64 row = first_row + i / {columns}, column = first_column + i % {columns};",
-        "    if (row >= m || column >= d2) continue;",
-        *("    " + line for line in epilogue.lines("total[i]")),
+        "    const bool inside = row < m && column < d2;",
+        "    if (!inside) continue;",
+        *("    " + line for line in (*epilogue.loads(), *epilogue.stores("total[i]"))),
         "}",
     ]
     return _assemble(_label("kn", dtype, rows, epilogue), dtype, threads, params, body, (tiles, splits, 1))
