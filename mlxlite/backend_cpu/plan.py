@@ -113,6 +113,7 @@ class CpuPlan:
         self._frame.sizes = sizes
         self._frame.scalars = scalars
         values: list[Any] = [None] * self._n_nodes
+        leaf: Any
         for index, leaf in zip(self._leaves, leaves, strict=True):
             values[index] = leaf
         leaf = None

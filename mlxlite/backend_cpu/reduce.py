@@ -9,6 +9,8 @@ import numpy as np
 
 from ._rules import Array, narrow, rule, widen
 
+_np: Any = np  # NumPy's stubs have `keepdims` by keyword only, which is slower
+
 
 def _reduction(name: str, function: Callable[..., Any]) -> None:
     @rule(name)
@@ -21,12 +23,12 @@ def _accumulator(a: Array, dtype: np.dtype[Any]) -> np.dtype[Any]:
     return a.dtype if a.dtype.kind == "f" else dtype
 
 
-_reduction("sum", lambda a, axes, keep, dtype: np.add.reduce(a, axes, _accumulator(a, dtype), None, keep))
-_reduction("prod", lambda a, axes, keep, dtype: np.multiply.reduce(a, axes, _accumulator(a, dtype), None, keep))
-_reduction("max", lambda a, axes, keep, dtype: np.maximum.reduce(a, axes, None, None, keep))
-_reduction("min", lambda a, axes, keep, dtype: np.minimum.reduce(a, axes, None, None, keep))
-_reduction("any", lambda a, axes, keep, dtype: np.logical_or.reduce(a != 0, axes, None, None, keep))
-_reduction("all", lambda a, axes, keep, dtype: np.logical_and.reduce(a != 0, axes, None, None, keep))
+_reduction("sum", lambda a, axes, keep, dtype: _np.add.reduce(a, axes, _accumulator(a, dtype), None, keep))
+_reduction("prod", lambda a, axes, keep, dtype: _np.multiply.reduce(a, axes, _accumulator(a, dtype), None, keep))
+_reduction("max", lambda a, axes, keep, dtype: _np.maximum.reduce(a, axes, None, None, keep))
+_reduction("min", lambda a, axes, keep, dtype: _np.minimum.reduce(a, axes, None, None, keep))
+_reduction("any", lambda a, axes, keep, dtype: _np.logical_or.reduce(a != 0, axes, None, None, keep))
+_reduction("all", lambda a, axes, keep, dtype: _np.logical_and.reduce(a != 0, axes, None, None, keep))
 
 
 def _logsumexp(a: Array, axes: tuple[int, ...], keepdims: bool, dtype: Any) -> Any:

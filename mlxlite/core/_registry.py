@@ -21,17 +21,17 @@ def _register(primitive: _graph.Primitive) -> _graph.Primitive:
     return primitive
 
 
-def unary(name: str, *, dtype: str = "same", accepts: str = "any", doc: str = "") -> Any:
+def unary(name: str, *, dtype: str = "same", accepts: str = "any", doc: str = "") -> _graph.Primitive:
     """An elementwise function of one array; `dtype` is same, inexact, bool or real."""
     return _register(_graph.Primitive(name, "unary", dtype, accepts, doc))
 
 
-def binary(name: str, *, dtype: str = "promote", accepts: str = "any", doc: str = "") -> Any:
+def binary(name: str, *, dtype: str = "promote", accepts: str = "any", doc: str = "") -> _graph.Primitive:
     """An elementwise function of two arrays; `dtype` is promote, inexact, compare or logical."""
     return _register(_graph.Primitive(name, "binary", dtype, accepts, doc))
 
 
-def select(name: str, *, doc: str = "") -> Any:
+def select(name: str, *, doc: str = "") -> _graph.Primitive:
     """`name(condition, x, y)`."""
     return _register(_graph.Primitive(name, "select", doc=doc))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def scalar(value: bool | int | float | complex, dtype: Dtype) -> array:
                 return from_ndarray(np.array(value), dtype)
             value = int(value)
         bits = 8 * dtype.size
-        value = int(value) & ((1 << bits) - 1)
+        value = int(cast(int, value)) & ((1 << bits) - 1)
         if category == "signed" and value >> (bits - 1):
             value -= 1 << bits
     elif category == "bool":

@@ -8,6 +8,7 @@ Index arrays reach the primitives as int32, uint32 or int64, all of one dtype an
 
 from __future__ import annotations
 
+import builtins
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ _put_along_axis = general("put_along_axis", "scatter")
 _slice_update = general("slice_update", "scatter")
 _slice = shapes._slice
 
-_Slice = slice  # the function of this name, below, hides it
+_Slice = builtins.slice  # the function of this name, below, hides it
 _FULL = _Slice(None)
 
 
@@ -55,7 +56,7 @@ def _too_many(ndim: int) -> ValueError:
     return ValueError(f"Too many indices for array with {ndim} dimensions.")
 
 
-def _slice_of(item: slice, n: int) -> tuple[int, int, int]:
+def _slice_of(item: _Slice, n: int) -> tuple[int, int, int]:
     for bound in (item.start, item.stop, item.step):
         if bound.__class__ is not int and bound is not None and not isinstance(bound, (int, np.integer)):
             raise ValueError("Slice indices must be integers or None.")
@@ -235,7 +236,8 @@ def _plan(layout: _Layout, axes: list[int], index_shape: tuple[int, ...]) -> _Pl
     advanced = [i for i, entry in enumerate(entries) if entry != "new" and entry[1] is not None]
     together = advanced[-1] - advanced[0] == len(advanced) - 1
     first = advanced[0] if together else 0
-    kept, shape = [], []
+    kept: list[int] = []
+    shape: list[int] = []
     before = 0
     for i, entry in enumerate(entries):
         if i == first:
@@ -428,6 +430,7 @@ class ArrayAt:
     """
 
     __slots__ = ("_array", "_index", "_indexed")
+    _index: Any
 
     def __init__(self, a: array):
         self._array = a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from .. import _graph
 from . import elementwise as ew
@@ -167,7 +167,7 @@ def tensordot(a: array, b: array, /, axes: int | Sequence[Sequence[int]] = 2, *,
             raise ValueError("[tensordot] axis must be less than the number of dimensions of a and b.")
         of_a, of_b = list(range(a.ndim - axes, a.ndim)), list(range(axes))
     else:
-        of_a, of_b = (list(x) if isinstance(x, (tuple, list)) else [x] for x in axes)
+        of_a, of_b = (list(x) if isinstance(x, (tuple, list)) else [cast(int, x)] for x in axes)
         if len(of_a) != len(of_b):
             raise ValueError("[tensordot] axes must have the same size.")
         of_a = [normalize_axis(d, a.ndim, "tensordot") for d in of_a]

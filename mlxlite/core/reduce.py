@@ -8,7 +8,6 @@ from typing import Any
 from .. import _graph
 from . import elementwise as ew
 from . import shape as shapes
-from . import sort as sorting
 from ._registry import (
     Dtype,
     alias,
@@ -21,6 +20,7 @@ from ._registry import (
     to_dtype,
     to_inexact,
 )
+from .sort import sort as sort_array
 
 Axes = int | Sequence[int] | None
 
@@ -236,7 +236,7 @@ def median(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: An
     kept = tuple(d for d in range(ndim) if d not in axes)
     flat = shapes.transpose(a, kept + axes, stream=s) if ndim else a
     flat = shapes.reshape(flat, (*[a.shape[d] for d in kept], count), stream=s)
-    ordered = to_inexact(sorting.sort(flat, stream=s), s)
+    ordered = to_inexact(sort_array(flat, stream=s), s)
 
     def at(position: int) -> array:
         return shapes.slice_along(ordered, -1, position, position + 1, stream=s)

@@ -6,7 +6,7 @@ import itertools
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from .. import _graph
 from ._registry import (
@@ -370,7 +370,7 @@ def split(a: array, /, indices_or_sections: int | Sequence[int], axis: int = 0, 
         bounds = [0, *[operator.index(i) for i in indices_or_sections], n]
         parts = [slice(start, stop).indices(n)[:2] for start, stop in itertools.pairwise(bounds)]
         return [slice_along(a, axis, start, stop, stream=stream) for start, stop in parts]
-    sections = operator.index(indices_or_sections)
+    sections = operator.index(cast(int, indices_or_sections))
     if sections <= 0:
         raise ValueError(f"[split] num_splits must be positive and non-zero but got {sections}.")
     if n % sections:
@@ -408,7 +408,7 @@ def repeat(array: array, /, repeats: int, axis: int | None = None, *, stream: An
 def tile(a: array, reps: int | Sequence[int], /, *, stream: Any = None) -> array:
     """The array laid side by side reps[d] times along each axis (the last axes, where there are fewer)."""
     require_array(a, "tile")
-    counts = list(reps) if isinstance(reps, (tuple, list)) else [reps]
+    counts: list[int] = list(reps) if isinstance(reps, (tuple, list)) else [cast(int, reps)]
     if any(n < 0 for n in counts):
         raise ValueError("[tile] Negative dimensions not allowed.")
     shape = list(a.shape)
@@ -433,7 +433,7 @@ def roll(
     """
     require_array(a, "roll")
     if axis is None:
-        total = sum(shift) if isinstance(shift, (tuple, list)) else shift
+        total = sum(shift) if isinstance(shift, (tuple, list)) else cast(int, shift)
         rolled = _roll_along(flatten(a, stream=stream), total, 0, stream)
         return _graph.reshape(rolled, list(a.shape), stream)
     axes = list(axis) if isinstance(axis, (tuple, list)) else [axis]

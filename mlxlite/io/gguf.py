@@ -20,6 +20,7 @@ from .quants import FORMATS, OTHER_NAMES, Format
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _MAX_DIMS = 8
+_MAX_DIM = 1 << 48
 _DTYPES = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
@@ -108,7 +109,7 @@ class GGUFFile:
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, TensorInfo] = {}
         try:
-            self._read_header(_Cursor(memoryview(self._data)))
+            self._read_header(_Cursor(self._data.data))
         except (ValueError, struct.error) as error:
             raise ValueError(f"{self.path} is a truncated or damaged GGUF file: {error}.") from error
 
@@ -145,6 +146,8 @@ class GGUFFile:
         if ndim > _MAX_DIMS:
             raise ValueError(f"tensor {name!r} claims {ndim} dimensions")
         dims = tuple(cursor.scalar("Q") for _ in range(ndim))
+        if any(dim >= _MAX_DIM for dim in dims):  # beside a 0 no other check would find it
+            raise ValueError(f"tensor {name!r} claims the dimensions {dims[::-1]}")
         return TensorInfo(name, dims[::-1], cursor.scalar("I"), cursor.scalar("Q"))
 
     def _check_extent(self, info: TensorInfo) -> None:

@@ -57,7 +57,7 @@ def load_safetensors(file: File) -> tuple[dict[str, Any], dict[str, str]]:
         data = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
     try:
         views, metadata = _parse(np.asarray(data))
-    except ValueError as error:
+    except (ValueError, OverflowError, RecursionError) as error:  # the last: a header of a million brackets
         raise ValueError(f"[load_safetensors] {path or 'the file'} can not be read: {error}") from error
     return {name: to_array(view) for name, view in views.items()}, metadata
 
@@ -72,6 +72,8 @@ def _parse(data: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
     metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError("its metadata does not map strings to strings")
     tensors = data[8 + length :]
     return {name: _view(tensors, name, entry) for name, entry in header.items()}, metadata
 
@@ -79,7 +81,7 @@ def _parse(data: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def _view(tensors: np.ndarray, name: str, entry: Any) -> np.ndarray:
     try:
         dtype_name, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        sound = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+        sound = type(dtype_name) is str and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
     except (TypeError, KeyError, ValueError):
         sound = False
     if not sound:
@@ -149,4 +151,4 @@ def _write(out: Any, header: bytes, values: dict[str, np.ndarray]) -> None:
     out.write(struct.pack("<Q", len(header)))
     out.write(header)
     for value in values.values():
-        out.write(memoryview(np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
+        out.write(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
