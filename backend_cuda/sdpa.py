@@ -178,14 +178,14 @@ class Callback:
 
     _MAX_HELD = 8
 
-    def __init__(self, dtype: str, causal: bool, bias_broadcast: tuple[int, ...] | None, has_sinks: bool) -> None:
-        self.dtype, self.causal, self.bias_broadcast, self.has_sinks = dtype, causal, bias_broadcast, has_sinks
+    def __init__(self, dtype: str, causal: bool, has_bias: bool, has_sinks: bool) -> None:
+        self.dtype, self.causal, self.has_bias, self.has_sinks = dtype, causal, has_bias, has_sinks
         self._held: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
     def call_for(self, sizes: Sequence[int], scale: float) -> Call:
         """The call for dims and strides of q, k, v, o and the bias, eight integers each."""
         tensors = [normalized(sizes[i : i + 4], sizes[i + 4 : i + 8]) for i in range(0, len(sizes), 8)]
-        bias = tensors[4] if self.bias_broadcast is not None else None
+        bias = tensors[4] if self.has_bias else None
         return Call(self.dtype, self.causal, *tensors[:4], bias=bias, has_sinks=self.has_sinks, scale=scale)
 
     def __call__(self, sizes: list[int], scalars: list[float], pointers: list[int]) -> int:

@@ -1,19 +1,167 @@
-"""Attention: a kernel of our own for one query, cuDNN for many, and a general kernel where cuDNN declines."""
+"""Attention: a kernel of our own for one query, cuDNN for many, and a general kernel where cuDNN declines.
+
+Results lie as (B, T, H, D) in memory: the heads of a position side by side, as the product that follows takes them.
+"""
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
+from .. import sdpa
+from ..kernels import attention as kernels
+from ..kernels.kernel import KernelSource
 from .analysis import Analysis, Dims, dim_rule
+from .builder import Builder, Operand, lowers
+from .elementwise import ProgramWriter, broadcast_strides
+from .plan import LibraryNode, View
+from .rows import permuted
+from .sym import IntLike, Sym
 
 
 @dim_rule("sdpa")
 def _sdpa_dims(a: Analysis, i: int) -> Dims:
     node = a.nodes[i]
     q, k, v = (a.dims[j] for j in node.inputs[:3])
-    a.table.equate(q[0], k[0])
-    a.table.equate(q[0], v[0])
-    a.table.equate(k[1], v[1])
-    a.table.equate(k[2], v[2])
-    a.table.equate(q[3], k[3])
+    equal = [(q[0], k[0]), (q[0], v[0]), (k[1], v[1]), (k[2], v[2]), (q[3], k[3])]
     if node.static[4] == 1:
-        a.table.equate(q[1], k[1])
+        equal.append((q[1], k[1]))
+    for x, y in equal:
+        a.table.equate(x, y)
     return (*q[:3], v[3])
+
+
+def _features_adjacent(b: Builder, j: int) -> View:
+    """Operand j with its last stride 1."""
+    view = b.read(j)
+    return view if view.strides[-1] == 1 or view.dims[-1].const == 1 else b.read_contiguous(j)
+
+
+def _result(b: Builder, i: int) -> View:
+    batch, heads, queries, features = b.dims(i)
+    memory = b.new((batch, queries, heads, features), b.dtype(i))
+    return b.define(i, permuted(memory, (0, 2, 1, 3)))
+
+
+@lowers("sdpa")
+def _sdpa(b: Builder, i: int) -> None:
+    node = b.tape_nodes[i]
+    if b.analysis.is_empty(node.inputs[1]):
+        raise NotImplementedError(
+            "[scaled_dot_product_attention] over no keys is not implemented on the GPU: run it with stream=mx.cpu."
+        )
+    one_query = b.dims(i)[2].const == 1
+    if one_query and b.dtype(i) in kernels.DECODE_DTYPES:
+        _own_kernel(b, i, one_query=True)
+    elif not _cudnn(b, i):
+        _own_kernel(b, i, one_query=False)
+
+
+# ---- kernels of our own
+
+
+@functools.lru_cache(maxsize=512)
+def _decode_kernel(dtype: str, static: tuple[Any, ...]) -> KernelSource:
+    mask, has_sinks, head_dim, value_dim, group = static
+    return kernels.generate_decode(dtype, head_dim, value_dim, group, mask, has_sinks)
+
+
+@functools.lru_cache(maxsize=512)
+def _rows_kernel(dtype: str, static: tuple[Any, ...]) -> KernelSource:
+    mask, has_sinks, head_dim, value_dim, group = static
+    return kernels.generate_rows(dtype, head_dim, value_dim, group, mask, has_sinks)
+
+
+def _own_kernel(b: Builder, i: int, one_query: bool) -> None:
+    node = b.tape_nodes[i]
+    static = node.static
+    mask, has_sinks = static[:2]
+    if one_query and mask == "causal":  # the last query sees every key
+        static = ("none", *static[1:])
+    kernel = (_decode_kernel if one_query else _rows_kernel)(b.dtype(i), static)
+    q, k, v = (_features_adjacent(b, j) for j in node.inputs[:3])
+    zero = b.lift(0)
+    operands = [
+        Operand(q, (q.strides[0], q.strides[1], q.strides[2], zero)),
+        *(Operand(x, (x.strides[0], x.strides[1], zero, x.strides[2])) for x in (k, v)),
+    ]
+    dims = (*b.dims(i)[:3], k.dims[2])
+    if mask in ("bool", "additive"):
+        view = b.read(node.inputs[3])
+        operands.append(Operand(view, broadcast_strides(b, view, dims)))
+    if has_sinks:
+        operands.append(Operand(b.read_contiguous(node.inputs[-1]), (zero,) * 4))
+    out = _result(b, i)
+    b.kernel(kernel, dims, operands, [Operand(out, out.strides)], scalars=[node.scalar_slot], covers=(i,))
+
+
+# ---- cuDNN
+
+
+def _cudnn(b: Builder, i: int) -> bool:
+    """A node of cuDNN's, if it takes this attention at the sizes of the call that is lowered."""
+    node = b.tape_nodes[i]
+    mask, has_sinks = node.static[:2]
+    if b.dtype(i) not in sdpa.DTYPES or sdpa.why_unavailable() is not None:
+        return False
+    views = [_features_adjacent(b, j) for j in node.inputs[:3]]
+    batch, heads, queries, features = b.dims(i)
+    memory = b.new((batch, queries, heads, features), b.dtype(i))
+    out = permuted(memory, (0, 2, 1, 3))
+    tensors = [*views, out]
+    bias_dims: Dims | None = None
+    if mask in ("bool", "additive"):
+        given = b.dims(node.inputs[3])
+        bias_dims = (given[0], given[1], queries, views[1].dims[2])
+    integers: list[Sym] = [x for view in tensors for x in (*view.dims, *view.strides)]
+    bias = b.new(bias_dims, b.dtype(i)) if bias_dims is not None else None
+    if bias is not None:
+        integers += (*bias.dims, *bias.strides)
+    callback = sdpa.Callback(b.dtype(i), mask == "causal", bias is not None, has_sinks)
+    scale = b.tape.scalars[node.scalar_slot]
+    call = callback.call_for([b.table.value(x) for x in integers], scale)
+    try:
+        sdpa.cache.get(call, call.key())
+    except sdpa.DeclinedError:
+        return False
+    b.define(i, out)
+    places = [*views]
+    if bias is not None:
+        places.append(_written_bias(b, node.inputs[3], mask == "bool", bias))
+    if has_sinks:
+        places.append(_sinks_as_float(b, node.inputs[-1]))
+    places.append(out)
+    library = LibraryNode(b.label((i,)), (i,))
+    library.callback = callback
+    library.places = places
+    library.integers = list[IntLike](integers)
+    library.slots = [node.scalar_slot]
+    library.reads = [p.buffer for p in places[:-1]]
+    library.writes = [out.buffer]
+    library.outputs = {i: out}
+    b.emit(library)
+    return True
+
+
+def _written_bias(b: Builder, j: int, is_bool: bool, bias: View) -> View:
+    """The mask as cuDNN takes it: added to the scores, its last two dims written out."""
+    view = b.read(j)
+    writer = ProgramWriter(b, bias.dims)
+    dtype = bias.dtype
+    value = writer.load(view)
+    if is_bool:
+        # log(1) is 0 where a key is seen, log(0) minus infinity where it is not.
+        number = writer.instruction(("op", "astype", (), (value,), ("bool",), dtype))
+        value = writer.instruction(("op", "log", (), (number,), (dtype,), dtype))
+    writer.emit([(bias, value)], label="mask")
+    return bias
+
+
+def _sinks_as_float(b: Builder, j: int) -> View:
+    view = b.read(j)
+    target = b.new(view.dims, "float32")
+    writer = ProgramWriter(b, target.dims)
+    value = writer.load(view)
+    wide = writer.instruction(("op", "astype", (), (value,), (view.dtype,), "float32"))
+    writer.emit([(target, wide)], label="sinks")
+    return target

@@ -236,6 +236,7 @@ namespace {
 
 struct StaticTable {
     PyObject* ids = PyDict_New();
+    PyObject* ids_by_text = PyDict_New();  // of those that equal an earlier one but differ in a type
     std::vector<PyObject*> values{Py_None};
 };
 StaticTable& static_table() {
@@ -245,19 +246,49 @@ StaticTable& static_table() {
 
 }  // namespace
 
-std::uint32_t intern_static(PyObject* value) {
-    if (value == Py_None) return 0;
+namespace {
+
+// For Python, (True,) == (1,) == (1.0,).
+bool same_types(PyObject* a, PyObject* b) {
+    if (Py_TYPE(a) != Py_TYPE(b)) return false;
+    if (!PyTuple_CheckExact(a)) return true;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(a); ++i)
+        if (!same_types(PyTuple_GET_ITEM(a, i), PyTuple_GET_ITEM(b, i))) return false;
+    return true;
+}
+
+std::uint32_t intern_in(PyObject* ids, PyObject* key, PyObject* value) {
     auto& table = static_table();
-    if (PyObject* found = PyDict_GetItemWithError(table.ids, value))
-        return static_cast<std::uint32_t>(PyLong_AsUnsignedLong(found));
-    if (PyErr_Occurred()) throw PythonError{};
     auto id = static_cast<std::uint32_t>(table.values.size());
     PyObject* number = PyLong_FromUnsignedLong(id);
-    int failed = PyDict_SetItem(table.ids, value, number);
+    int failed = PyDict_SetItem(ids, key, number);
     Py_DECREF(number);
     if (failed) throw PythonError{};
     table.values.push_back(Py_NewRef(value));
     return id;
+}
+
+}  // namespace
+
+std::uint32_t intern_static(PyObject* value) {
+    if (value == Py_None) return 0;
+    auto& table = static_table();
+    if (PyObject* found = PyDict_GetItemWithError(table.ids, value)) {
+        auto id = static_cast<std::uint32_t>(PyLong_AsUnsignedLong(found));
+        if (same_types(table.values[id], value)) return id;
+        PyObject* text = PyObject_Repr(value);
+        if (!text) throw PythonError{};
+        struct Drop {
+            PyObject* o;
+            ~Drop() { Py_DECREF(o); }
+        } drop{text};
+        found = PyDict_GetItemWithError(table.ids_by_text, text);
+        if (found) return static_cast<std::uint32_t>(PyLong_AsUnsignedLong(found));
+        if (PyErr_Occurred()) throw PythonError{};
+        return intern_in(table.ids_by_text, text, value);
+    }
+    if (PyErr_Occurred()) throw PythonError{};
+    return intern_in(table.ids, value, value);
 }
 
 PyObject* static_value(std::uint32_t id) { return static_table().values[id]; }
