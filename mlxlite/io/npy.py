@@ -5,7 +5,12 @@ NumPy has no bfloat16; as in MLX such an array is written as two opaque bytes ("
 
 from __future__ import annotations
 
+import contextlib
+import struct
+import tokenize
 import zipfile
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -58,26 +63,54 @@ def _savez(write: Any, file: File, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def load_npy(file: File) -> Any:
     """The array in a .npy file. OSError if it can not be opened, ValueError if damaged or made of Python objects."""
-    return _readable(_opened(file, "load", np.ndarray))
+    path = path_of(file, "load")
+    if path is None:
+        return _readable(_parsed(file, file, np.ndarray, lambda array: array))
+    with open(path, "rb"):  # raises OSError; what goes wrong from here on is the content
+        pass
+    # Mapped, so that a size that the file does not have is found before memory is asked for; copied, because writing
+    # to a mapped file would change the array, and cutting it short would end the process.
+    return _readable(_parsed(file, path, np.ndarray, np.array, mmap_mode="r"))
 
 
 def load_npz(file: File) -> dict[str, Any]:
     """The arrays in a .npz file by name. Errors as for `load_npy`."""
-    with _opened(file, "load", np.lib.npyio.NpzFile) as archive:
-        try:
-            return {name: _readable(archive[name]) for name in archive.files}
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise ValueError(f"[load] {path_of(file, 'load') or 'the file'} is damaged: {error}") from error
+
+    def read(archive: Any) -> dict[str, np.ndarray]:
+        with archive:
+            return {name: archive[name] for name in archive.files}
+
+    path = path_of(file, "load")
+    with contextlib.nullcontext(file) if path is None else open(path, "rb") as opened:
+        arrays = _parsed(file, opened, np.lib.npyio.NpzFile, read)
+    return {name: _readable(array) for name, array in arrays.items()}
 
 
-def _opened(file: File, name: str, kind: type) -> Any:
-    path = path_of(file, name)
-    shown = path or "the file"
+# What NumPy, zipfile and zlib raise for a damaged file, found by damaging files at random. OSError is a seek to a
+# negative place.
+_DAMAGE = (
+    ValueError,
+    EOFError,
+    OSError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _parsed(file: File, source: Any, kind: type, read: Callable[[Any], Any], **options: Any) -> Any:
+    """`read` of what NumPy makes of the source. ValueError if it is damaged, or not of this kind."""
+    shown = path_of(file, "load") or "the file"
     try:
-        opened = np.load(file if path is None else path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"[{name}] {shown} is no NumPy file that can be read: {error}") from error
-    if not isinstance(opened, kind):
-        expected = ".npz" if kind is np.lib.npyio.NpzFile else ".npy"
-        raise ValueError(f"[{name}] {shown} is not a {expected} file")
-    return opened
+        content = np.load(source, allow_pickle=False, **options)
+        if isinstance(content, kind):
+            return read(content)
+    except _DAMAGE as error:
+        raise ValueError(f"[load] {shown} is no NumPy file that can be read: {error}") from error
+    raise ValueError(f"[load] {shown} is not a {'.npz' if kind is np.lib.npyio.NpzFile else '.npy'} file")
