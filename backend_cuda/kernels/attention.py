@@ -14,6 +14,7 @@ from .kernel import KernelSource, Launch, Size, kernel, product
 from .ops import ITEMSIZE, storage
 
 Mask = Literal["none", "bool", "additive", "causal"]
+MASKS: tuple[Mask, ...] = ("none", "bool", "additive", "causal")
 
 DECODE_DTYPES = ("bfloat16", "float16", "float32")
 ROWS_DTYPES = (*DECODE_DTYPES, "float64")
@@ -134,7 +135,7 @@ def generate_decode(
         raise ValueError(f"{shared} bytes of shared memory are too many: {variant}")
 
     parts = -(-group // variant.heads)
-    kv_heads: Size = ("div", "d1", group)
+    kv_heads: Size = ("cdiv", "d1", group)  # exact
     tiles = product(
         ["d0", kv_heads] + ([parts] if parts > 1 else []) + ([("cdiv", "d2", queries)] if queries > 1 else [])
     )
@@ -192,7 +193,7 @@ def generate_decode(
 def _check(head_dim: int, value_dim: int, mask: str) -> None:
     if not 1 <= head_dim <= MAX_HEAD_DIM or not 1 <= value_dim <= MAX_HEAD_DIM:
         raise ValueError(f"head dims are 1 to {MAX_HEAD_DIM}, not {head_dim} and {value_dim}")
-    if mask not in ("none", "bool", "additive", "causal"):
+    if mask not in MASKS:
         raise ValueError(f"unknown mask {mask!r}")
 
 
@@ -200,7 +201,11 @@ def _attention_params(dtype: str, mask: str, mask_dtype: str, has_sinks: bool, *
     params = Params()
     for d in (0, 1, 3) if one_query else (0, 1, 2, 3):
         params.add(("dim", d), f"i64 d{d}")
-    arrays = [(dtype, (0, 1) if one_query else (0, 1, 2)), (dtype, (0, 1, 3)), (dtype, (0, 1, 3))]
+    arrays: list[tuple[str, tuple[int, ...]]] = [
+        (dtype, (0, 1) if one_query else (0, 1, 2)),
+        (dtype, (0, 1, 3)),
+        (dtype, (0, 1, 3)),
+    ]
     if mask in ("bool", "additive"):
         arrays.append(("bool" if mask == "bool" else mask_dtype, (0, 1, 3) if one_query else (0, 1, 2, 3)))
     if has_sinks:
@@ -327,14 +332,14 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
     for head_dim, group in ((64, 3), (64, 1), (128, 4), (128, 8), (256, 2), (80, 1), (96, 1)):
         yield generate_decode(h, head_dim, head_dim, group)
     for dtype in DECODE_DTYPES:
-        for k, mask in enumerate(("none", "bool", "additive", "causal")):
+        for k, mask in enumerate(MASKS):
             for queries in (1, 2, 4) if full else (1 + 3 * (k % 2),):
                 yield generate_decode(dtype, 64, 64, 2, mask, bool(k % 2), queries=queries, mask_dtype="float32")
     yield generate_decode("float16", 192, 128, 16, queries=2)
     yield generate_decode("float32", 512, 512, 8)
     yield generate_decode("float16", 33, 7, 5, "bool", True)
     for k, dtype in enumerate(ROWS_DTYPES):
-        for j, mask in enumerate(("none", "bool", "additive", "causal")):
+        for j, mask in enumerate(MASKS):
             for head_dim in (64, 128, 256) if full else ((64, 128, 80, 256)[(k + j) % 4],):
                 yield generate_rows(dtype, head_dim, head_dim, 2, mask, bool(j % 2), mask_dtype="float32")
     yield generate_rows("float32", 512, 512, 1)

@@ -33,6 +33,7 @@ SPLIT_BLOCKS = 264
 _BUSY_WARPS = 132 * 16
 
 Layout = Literal["nk", "kn"]
+LAYOUTS: tuple[Layout, ...] = ("nk", "kn")
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def generate(
     """
     if dtype not in DTYPES:
         raise TypeError(f"[matmul] no CUDA kernel for {dtype}; convert the operands with astype first.")
-    if layout not in ("nk", "kn"):
+    if layout not in LAYOUTS:
         raise ValueError(f'layout is "nk" or "kn", not {layout!r}')
     if not 1 <= rows <= MAX_ROWS:
         raise ValueError(f"a kernel takes 1 to {MAX_ROWS} rows at a time, not {rows}")
@@ -310,8 +311,8 @@ def _columns_kernel(dtype: str, rows: int, batched: bool, variant: ColumnVariant
         raise ValueError(f"a block has 1 to 1024 threads: {variant}")
     columns = across * (16 // ITEMSIZE[dtype])
     tiles = _tiles(rows, batched, columns)
-    # A split is worth its partial sums if each thread has a few loads to do.
-    splits: Size = ("max", 1, ("min", ("div", SPLIT_BLOCKS, tiles), ("cdiv", "d3", down * unroll)))
+    # A split is worth its partial sums if each thread has two loads to do.
+    splits: Size = ("max", 1, ("min", ("div", SPLIT_BLOCKS, tiles), ("cdiv", "d3", 2 * down)))
     params = _params(dtype, rows, batched, 3, epilogue)
     total = rows * columns
     is_split: Size = ("min", 1, ("sub", splits, 1))
@@ -352,10 +353,10 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
     """Decoding's shapes in both layouts, several rows, a batch, and an epilogue that adds a bias."""
     h = "bfloat16"
     for n, k in ((576, 576), (1536, 576), (576, 1536), (49152, 576), (14336, 4096)):
-        for layout in ("nk", "kn"):
+        for layout in LAYOUTS:
             yield generate(h, layout, 1, variant=choose_variant(h, layout, 1, n, k))
     for dtype in DTYPES if full else DTYPES[1:]:
-        for layout in ("nk", "kn"):
+        for layout in LAYOUTS:
             for rows in range(2, MAX_ROWS + 1, 1 if full else 3):
                 yield generate(dtype, layout, rows, batched=rows % 2 == 1, variant=None)
     program = [("value", h), ("load", 0), ("op", "add", (), (0, 1), (h, h), h)]
