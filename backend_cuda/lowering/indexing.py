@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
+from ..kernels import gather
+from ..kernels.kernel import KernelSource
 from .analysis import Analysis, Dims, dim_rule
-from .builder import Builder, lowers
-from .elementwise import ProgramWriter
+from .builder import Builder, Operand, lowers
+from .elementwise import ProgramWriter, collapse
 from .shape import sliced
 
 _COMBINE = {"add": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
@@ -33,3 +37,41 @@ def _slice_update(b: Builder, i: int) -> None:
         dtype = target.dtype
         value = writer.instruction(("op", _COMBINE[mode], (), (before, value), (dtype, dtype), dtype))
     writer.emit([(place, value)], covers=(i,), label=node.name)
+
+
+@dim_rule("gather")
+def _gather_dims(a: Analysis, i: int) -> Dims:
+    node = a.nodes[i]
+    source, index = a.dims[node.inputs[0]], a.dims[node.inputs[1]]
+    for j in node.inputs[2:]:
+        for x, y in zip(index, a.dims[j], strict=True):
+            a.table.equate(x, y)
+    return (*index, *(n for d, n in enumerate(source) if d not in node.static[0]))
+
+
+@functools.lru_cache(maxsize=512)
+def _gather_kernel(dtype: str, index_dtype: str, n_axes: int, access: tuple[int | None, ...]) -> KernelSource:
+    return gather.generate_gather(dtype, index_dtype, n_axes, access)
+
+
+@lowers("gather")
+def _gather(b: Builder, i: int) -> None:
+    node = b.tape_nodes[i]
+    (axes,) = node.static
+    source = b.read(node.inputs[0])
+    indices = [b.read_contiguous(j) for j in node.inputs[1:]]
+    rest = [d for d in range(len(source.dims)) if d not in axes]
+    dims, (strides,) = collapse(b, [source.dims[d] for d in rest], [[source.strides[d] for d in rest]])
+    if len(dims) == 1 and dims[0].const == 1:
+        dims, strides = [], []
+    access = tuple(s.const if s.const in (0, 1) else None for s in strides)
+    kernel = _gather_kernel(source.dtype, indices[0].dtype, len(axes), access)
+    zero = b.lift(0)
+    b.kernel(
+        kernel,
+        [b.numel(indices[0].dims), *dims],
+        [Operand(source, (zero, *strides)), *(Operand(x, (1,)) for x in indices)],
+        [Operand(b.result(i), ())],
+        ints=[x for axis in axes for x in (source.dims[axis], source.strides[axis])],
+        covers=(i,),
+    )

@@ -162,7 +162,7 @@ def assemble(plan: Plan, runtime: Any, function_of: Callable[[list[KernelSource]
             block = node.source.launch.block
             nodes.append(("kernel", function, grid, block, reg(node.shared), arguments, None, node.label))
         elif isinstance(node, MatmulNode):
-            spec = {name: place(view) for name, view in node.places.items()}
+            spec: dict[str, Any] = {name: place(view) for name, view in node.places.items()}
             spec.update({name: reg(value) for name, value in node.sizes.items()})
             spec.update(node.options)
             nodes.append(("matmul", spec, node.label))

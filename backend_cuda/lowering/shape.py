@@ -124,7 +124,7 @@ def _reshape(b: Builder, i: int) -> View:
     strides = _reshaped_strides(b, view, b.dims(i), node.static[0])
     if strides is None:
         view = b.contiguous(node.inputs[0])
-        strides = row_major(b.table, b.dims(i))
+        strides = list(row_major(b.table, b.dims(i)))
     return View(view.buffer, view.dtype, view.offset, b.dims(i), tuple(strides))
 
 
@@ -153,8 +153,8 @@ def _reshaped_strides(b: Builder, view: View, dims: Dims, groups: tuple[tuple[in
                 step = step * dims[d]
         for d in range(o0, o1):
             if dims[d].const == 1:
-                following = [e for e in outer if e > d]
-                strides[d] = strides[following[0]] * dims[following[0]] if following else view.strides[inner[-1]]
+                later = [e for e in outer if e > d]
+                strides[d] = strides[later[0]] * dims[later[0]] if later else view.strides[inner[-1]]
     return strides
 
 
