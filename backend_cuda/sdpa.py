@@ -186,7 +186,8 @@ class Callback:
         """The call for dims and strides of q, k, v, o and the bias, eight integers each."""
         tensors = [normalized(sizes[i : i + 4], sizes[i + 4 : i + 8]) for i in range(0, len(sizes), 8)]
         bias = tensors[4] if self.has_bias else None
-        return Call(self.dtype, self.causal, *tensors[:4], bias=bias, has_sinks=self.has_sinks, scale=scale)
+        q, k, v, o = tensors[:4]
+        return Call(self.dtype, self.causal, q, k, v, o, bias, self.has_sinks, scale)
 
     def __call__(self, sizes: list[int], scalars: list[float], pointers: list[int]) -> int:
         held = (*sizes, scalars[0])

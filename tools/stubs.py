@@ -1,8 +1,8 @@
 """Write the stubs of the compiled modules; with --check, only say whether they are current.
 
 A stub has three sources: nanobind's own account of the module; the methods of `array` as Python has them, operators by
-their arity and attached methods by the signatures of their functions; and `tools/stubs/`, which has the types that
-neither knows. A name that is in `tools/stubs/` and not in the module, or a parameter that differs, is an error.
+their arity and attached methods by the signatures of their functions; and `tools/typed/`, which has the types that
+neither knows. A name that is in `tools/typed/` and not in the module, or a parameter that differs, is an error.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def generate(module_name: str) -> str:
     importlib.import_module("mlxlite.core")  # attaches methods to array
     module = importlib.import_module(module_name)
     stub = ast.parse(_nanobind_stub(module))
-    typed = ast.parse((ROOT / "tools/stubs" / f"{module_name.rpartition('.')[2]}.pyi").read_text())
+    typed = ast.parse((ROOT / "tools/typed" / f"{module_name.rpartition('.')[2]}.pyi").read_text())
     _merge(stub, typed, module)
     text = ast.unparse(ast.fix_missing_locations(stub))
     # A comment is no part of a tree.
@@ -103,9 +103,9 @@ def _merge_class(known: Definition, typed: ast.ClassDef, where: str) -> None:
 def _retype(known: ast.AST | None, typed: ast.FunctionDef, where: str) -> None:
     """Give the function that nanobind describes the types of `typed`."""
     if not isinstance(known, ast.FunctionDef):
-        raise SystemExit(f"tools/stubs types {where}.{typed.name}, which does not exist")
+        raise SystemExit(f"tools/typed types {where}.{typed.name}, which does not exist")
     if _parameters(known) != _parameters(typed):
-        raise SystemExit(f"{where}.{typed.name} has the parameters {_parameters(known)}; tools/stubs disagrees")
+        raise SystemExit(f"{where}.{typed.name} has the parameters {_parameters(known)}; tools/typed disagrees")
     known.args, known.returns = typed.args, typed.returns
 
 
@@ -117,10 +117,10 @@ def _parameters(function: ast.FunctionDef) -> list[str]:
 
 
 def _complete(node: ast.ClassDef, cls: type) -> None:
-    """Add what the type has and `tools/stubs` does not type: operators, and methods attached by Python code."""
+    """Add what the type has and `tools/typed/` does not type: operators, and methods attached by Python code."""
     typed = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
     if missing := sorted(typed - vars(cls).keys()):
-        raise SystemExit(f"tools/stubs types {cls.__name__}.{missing[0]}, which does not exist")
+        raise SystemExit(f"tools/typed types {cls.__name__}.{missing[0]}, which does not exist")
     for name, value in sorted(vars(cls).items()):
         if name in typed or name in _UNTYPED:
             continue
@@ -129,7 +129,7 @@ def _complete(node: ast.ClassDef, cls: type) -> None:
         elif isinstance(value, types.FunctionType):
             source = f"def {name}{_signature(value)}: ..."
         else:
-            raise SystemExit(f"{cls.__name__}.{name} has no type: add it to tools/stubs/")
+            raise SystemExit(f"{cls.__name__}.{name} has no type: add it to tools/typed/")
         node.body.extend(ast.parse(source).body)
 
 
@@ -140,7 +140,7 @@ def _operator(name: str, value: types.WrapperDescriptorType) -> str:
         "($self, value, mod=None, /)": "self, value: Operand, /",
     }.get(getattr(value, "__text_signature__", None) or "")
     if arguments is None:
-        raise SystemExit(f"array.{name} is no operator: add it to tools/stubs/")
+        raise SystemExit(f"array.{name} is no operator: add it to tools/typed/")
     return f"def {name}({arguments}) -> array: ..."
 
 
@@ -150,7 +150,7 @@ def _signature(function: types.FunctionType) -> str:
     if getattr(target, "kind", "") == "unary":
         return "(self, *, stream: StreamLike = None) -> array"
     if not isinstance(target, types.FunctionType):
-        raise SystemExit(f"the signature of array.{function.__name__} is not known: type it in tools/stubs/")
+        raise SystemExit(f"the signature of array.{function.__name__} is not known: type it in tools/typed/")
     signature = inspect.signature(target)
     hints = typing.get_type_hints(target)
     parameters = list(signature.parameters.values())

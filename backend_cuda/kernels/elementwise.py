@@ -51,7 +51,8 @@ def generate(
         raise ValueError("a loop has at least one dim")
     check(program, operands, outputs, n_dims)
     check_output_dtypes(program, operands, outputs)
-    linear = all(isinstance(x.access, str) for x in (*operands, *outputs))
+    arrays: tuple[Operand | Output, ...] = (*operands, *outputs)
+    linear = all(isinstance(x.access, str) for x in arrays)
     return (_flat if n_dims == 1 and linear else _strided)(program, n_dims, operands, outputs)
 
 
@@ -127,7 +128,8 @@ def _strided(
 ) -> KernelSource:
     """A thread takes a few consecutive elements of the last dim; rows (all other dims) are found by division."""
     last = n_dims - 1
-    moved = [x.dtype for x in (*operands, *outputs) if last_stride(x.access) == 1]
+    arrays: tuple[Operand | Output, ...] = (*operands, *outputs)
+    moved = [x.dtype for x in arrays if last_stride(x.access) == 1]
     width = vector_width(moved, 8)
     body = [
         f"const i64 groups = ceil_div(d{last}, {width});",
