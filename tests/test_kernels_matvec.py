@@ -54,7 +54,7 @@ ROW_VARIANTS = [
     RowVariant(team=128, stages=2, threads=128),
     RowVariant(team=64, stages=3, weight_rows=3, threads=128),
 ]
-COLUMN_VARIANTS = [ColumnVariant(), ColumnVariant(across=8, down=8, unroll=2)]
+COLUMN_VARIANTS = [ColumnVariant(), ColumnVariant(across=8, down=8, stages=3)]
 # (m, n, k): odd ones take the path for rows off a 16-byte boundary
 SHAPES = [(1, 1, 1), (1, 5, 8), (1, 13, 31), (1, 70, 96), (1, 9, 520), (1, 300, 40)]
 

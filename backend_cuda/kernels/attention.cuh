@@ -90,7 +90,7 @@ DEVICE DecodePart<S> decode_part(uint4* shared, Query query, float scale, const 
     };
 
     const i64 steps = ceil_div(end - begin, S::kStreams * kKeys);  // the same for all threads, which meet in shuffles
-#pragma unroll
+#pragma unroll 1
     for (int s = 0; s < kStages - 1; ++s) fetch(s, s);
     // After the first copies are under way.
 #pragma unroll

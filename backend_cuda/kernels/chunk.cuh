@@ -31,24 +31,11 @@ template <class T>
 DEVICE Chunk<T> load_cached(const T* p) {
     return {*reinterpret_cast<const uint4*>(p)};
 }
-// The same for data that is read once: around L1, so that what is read often stays there.
-template <class T>
-DEVICE Chunk<T> load_streaming(const T* p) {
-#ifdef __CUDACC__
-    Chunk<T> r;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r.raw.x), "=r"(r.raw.y), "=r"(r.raw.z), "=r"(r.raw.w)
-                 : "l"(p));
-    return r;
-#else
-    return load_cached(p);
-#endif
-}
 
 // ---- copies to shared memory that a thread has in flight without holding registers. However often a loop of loads is
 // unrolled, ptxas may move each load to where its result is used; these stay where they are.
 
-// 16 bytes, both sides aligned; zeros if not wanted. Streaming: around L1.
+// 16 bytes, both sides aligned; zeros if not wanted. Streaming: around L1, so that what is read often stays there.
 template <bool kStreaming>
 DEVICE void copy_async(uint4* shared, const void* global, bool wanted) {
 #ifdef __CUDACC__

@@ -119,53 +119,55 @@ struct TeamTotals {
 
 // ---- rows of w are contiguous along n: a thread takes 16 bytes of columns, for every kDown-th k of a range
 
-// This block's sums over k in [begin, end): total[m * kAcross * N + column], N being the elements of a chunk. `shared`
-// holds kAcross * kDown * N.
-template <class T, int M, int kAcross, int kDown, int kUnroll>
-DEVICE void sum_columns(compute_t<T>* total, compute_t<T>* shared, const T* x, i64 ldx, i64 m_left, const T* w, i64 ldw,
+// This block's sums over k in [begin, end): total[m * kAcross * N + column], N being the elements of a chunk. `ring`
+// holds kStages slots for each thread.
+template <class T, int M, int kAcross, int kDown, int kStages>
+DEVICE void sum_columns(compute_t<T>* total, uint4* ring, const T* x, i64 ldx, i64 m_left, const T* w, i64 ldw,
                         i64 n_left, i64 begin, i64 end) {
     constexpr int N = Chunk<T>::kSize, kColumns = kAcross * N, kThreads = kAcross * kDown;
+    static_assert(N * sizeof(compute_t<T>) <= 16 * kStages, "the sums of the threads take the ring's place");
     const int across = threadIdx.x % kAcross, down = threadIdx.x / kAcross;
     const i64 count = n_left - across * N;
     const T* xs[M];
 #pragma unroll
     for (int m = 0; m < M; ++m) xs[m] = x + (m == 0 ? 0 : min_i64(m, m_left - 1) * ldx);
     const T* columns = w + across * N;
-    const bool whole = count >= N && is_chunk_aligned(columns, ldw);
 
     compute_t<T> sum[M][N] = {};
-    for (i64 first = begin + down; first < end; first += kDown * kUnroll) {
-        Chunk<T> wc[kUnroll];
-        if (whole) {
+    auto add = [&](const Chunk<T>& chunk, i64 row) {
+        compute_t<T> wf[N];
+        unpack(chunk, wf);
 #pragma unroll
-            for (int u = 0; u < kUnroll; ++u) {
-                const i64 row = first + u * kDown;
-                wc[u] = load_streaming(columns + min_i64(row, end - 1) * ldw);
-            }
-        } else {
+        for (int m = 0; m < M; ++m) {
+            const compute_t<T> xf = to_compute(xs[m][row]);
 #pragma unroll
-            for (int u = 0; u < kUnroll; ++u) {
-                const i64 row = first + u * kDown;
-                wc[u] = load_elements(columns + row * ldw, row < end ? count : 0);
-            }
+            for (int i = 0; i < N; ++i) sum[m][i] = multiply_add(xf, wf[i], sum[m][i]);
         }
+    };
+    if (count >= N && is_chunk_aligned(columns, ldw)) {
+        uint4* own = ring + threadIdx.x;  // a thread reads its own slots only, so it need not wait for others
+        auto fetch = [&](i64 row, int stage) {
+            const bool wanted = row < end;
+            copy_async<true>(own + stage * kThreads, columns + (wanted ? row : begin) * ldw, wanted);
+            end_copy_group();
+        };
 #pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-            const bool inside = first + u * kDown < end;
-            const i64 row = inside ? first + u * kDown : end - 1;
-            compute_t<T> wf[N];
-            unpack(wc[u], wf);
-#pragma unroll
-            for (int m = 0; m < M; ++m) {
-                const compute_t<T> xf = to_compute(xs[m][row]);
-#pragma unroll
-                for (int i = 0; i < N; ++i) {
-                    const compute_t<T> next = multiply_add(xf, wf[i], sum[m][i]);
-                    sum[m][i] = inside ? next : sum[m][i];
-                }
-            }
+        for (int s = 0; s < kStages - 1; ++s) fetch(begin + down + s * kDown, s);
+        int stage = 0;
+        for (i64 row = begin + down; row < end; row += kDown) {
+            wait_copy_groups<kStages - 2>();
+            // Into the slot that the step before has read.
+            fetch(row + (kStages - 1) * kDown, stage == 0 ? kStages - 1 : stage - 1);
+            add(Chunk<T>{own[stage * kThreads]}, row);
+            stage = stage == kStages - 1 ? 0 : stage + 1;
         }
+        wait_copy_groups<0>();
+    } else {
+#pragma unroll 2
+        for (i64 row = begin + down; row < end; row += kDown) add(load_elements(columns + row * ldw, count), row);
     }
+    __syncthreads();
+    auto* shared = reinterpret_cast<compute_t<T>*>(ring);
 #pragma unroll
     for (int m = 0; m < M; ++m) {
 #pragma unroll

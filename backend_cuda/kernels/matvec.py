@@ -54,11 +54,11 @@ class RowVariant:
 @dataclass(frozen=True)
 class ColumnVariant:
     """How layout "kn" is cut up: a block is `across` threads along n, 16 bytes each, by `down` along k, each thread
-    with `unroll` loads in flight."""
+    with `stages` - 1 loads in flight."""
 
     across: int = 16
     down: int = 16
-    unroll: int = 4
+    stages: int = 8
 
 
 Variant = RowVariant | ColumnVariant
@@ -74,7 +74,7 @@ def choose_variant(dtype: str, layout: Layout, m: int, n: int, k: int, batch: in
     if layout == "kn":
         # A row of 128 bytes at least, so that whole sectors are read; wider where that leaves blocks enough.
         across = 16 if -(-n * size // 256) * batch >= SPLIT_BLOCKS // 8 else 8
-        return ColumnVariant(across=across, down=256 // across, unroll=8 if m <= 2 else 4)
+        return ColumnVariant(across=across, down=256 // across, stages=8)
     chunks = max(1, -(-k * size // 16))  # loads of one row
     rows = n * batch
     weight_rows = 2 if m > 2 and rows >= 2 * _BUSY_WARPS else 1  # reading x then costs half
@@ -305,10 +305,12 @@ def _rows_kernel(dtype: str, rows: int, batched: bool, variant: RowVariant, epil
 
 
 def _columns_kernel(dtype: str, rows: int, batched: bool, variant: ColumnVariant, epilogue: _Epilogue) -> KernelSource:
-    across, down, unroll = variant.across, variant.down, variant.unroll
+    across, down, stages = variant.across, variant.down, variant.stages
     threads = across * down
-    if across < 1 or down < 1 or unroll < 1 or threads > 1024:
-        raise ValueError(f"a block has 1 to 1024 threads: {variant}")
+    if across < 1 or down < 1 or threads > 1024 or stages < 2:
+        raise ValueError(f"a block has 1 to 1024 threads, with 2 stages or more: {variant}")
+    if threads * stages > (32 << 10) // 16:
+        raise ValueError(f"too much shared memory, {threads * stages * 16} bytes: {variant}")
     columns = across * (16 // ITEMSIZE[dtype])
     tiles = _tiles(rows, batched, columns)
     # A split is worth its partial sums if each thread has two loads to do.
@@ -325,8 +327,9 @@ def _columns_kernel(dtype: str, rows: int, batched: bool, variant: ColumnVariant
         "const i64 splits = gridDim.y;",
         "const i64 per_split = ceil_div(d3, splits);",
         "const i64 begin = min_i64(d3, blockIdx.y * per_split), end = min_i64(d3, begin + per_split);",
-        f"__shared__ {{C}} memory[{threads * (16 // ITEMSIZE[dtype])}], total[{total}];",
-        f"sum_columns<{{T}}, {rows}, {across}, {down}, {unroll}>(total, memory, x, {'t0_1' if rows > 1 else 0}, "
+        f"__shared__ uint4 ring[{threads * stages}];",
+        f"__shared__ {{C}} total[{total}];",
+        f"sum_columns<{{T}}, {rows}, {across}, {down}, {stages}>(total, ring, x, {'t0_1' if rows > 1 else 0}, "
         "m - first_row, w + first_column, t1_3, d2 - first_column, begin, end);",
         "if (splits > 1) {",
         f"    {{C}}* parts = workspace + blockIdx.x * splits * {total};",
