@@ -1,0 +1,97 @@
+// Running reductions along a row, with the reductions of reduce.cuh.
+#pragma once
+#include "normalize.cuh"
+
+// The states of the lanes before this one, merged in order; `total` becomes that of all lanes.
+template <class Op>
+DEVICE typename Op::State scan_lanes(typename Op::State& total) {
+    using State = typename Op::State;
+    const int lane = threadIdx.x % 32;
+    State inclusive = total;
+#pragma unroll
+    for (int distance = 1; distance < 32; distance *= 2) {
+        State before = shuffle_up(inclusive, distance);
+        if (lane >= distance) {
+            Op::merge(before, inclusive);
+            inclusive = before;
+        }
+    }
+    const State before = shuffle_up(inclusive, 1);
+    total = shuffle_from(inclusive, 31);
+    return lane == 0 ? Op::identity() : before;
+}
+
+// The states of the threads before this one in a team of kTeam threads, a warp or a block, merged in order; `total`
+// becomes that of the team. `memory` is for a block, and must be another one in the next call.
+template <class Op, int kTeam>
+DEVICE typename Op::State scan_team(typename Op::State& total, typename Op::State* memory) {
+    typename Op::State before = scan_lanes<Op>(total);
+    if constexpr (kTeam > 32) {
+        constexpr int kWarps = kTeam / 32;
+        const int warp = threadIdx.x / 32;
+        if (threadIdx.x % 32 == 0) memory[warp] = total;
+        __syncthreads();
+        typename Op::State warps_before = Op::identity();
+        total = Op::identity();
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) {
+            if (w == warp) warps_before = total;
+            Op::merge(total, memory[w]);
+        }
+        Op::merge(warps_before, before);
+        before = warps_before;
+    }
+    return before;
+}
+
+// q[i] = the elements of p up to i (kInclusive) or before it, reduced; from the end if kReverse. E is the type whose
+// elements Op takes, and first_state what precedes all elements. Packs follow memory's boundaries, and each thread
+// takes one at a time, the next one on its way.
+template <class Op, class E, int kTeam, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State first_state) {
+    constexpr int kWidth = sizeof(T) == 1 ? 8 : 16 / sizeof(T), kWarps = kTeam / 32;
+    using State = typename Op::State;
+    __shared__ State memory[2][kWarps];
+    const int member = threadIdx.x % kTeam, before = elements_past_boundary<kWidth>(p);
+    const i64 packs = ceil_div(n + before, kWidth);
+    struct Place {
+        i64 start;
+        int from, to;
+    };
+    auto place = [&](i64 k) -> Place {
+        if (k >= packs) return {0, 0, 0};
+        const i64 start = (kReverse ? packs - 1 - k : k) * kWidth - before;
+        return {start, start < 0 ? int(-start) : 0, int(min_i64(kWidth, n - start))};
+    };
+    Place at = place(member);
+    Pack<T, kWidth> next = load_range<kWidth>(p + at.start, at.from, at.to);
+    State carry = first_state;
+    int parity = 0;
+    for (i64 first = 0; first < packs; first += kTeam) {
+        const Pack<T, kWidth> x = next;
+        const Place here = at;
+        at = place(first + kTeam + member);
+        next = load_range<kWidth>(p + at.start, at.from, at.to);
+
+        State total = Op::identity();
+#pragma unroll
+        for (int k = 0; k < kWidth; ++k) {
+            const int j = kReverse ? kWidth - 1 - k : k;
+            if (j >= here.from && j < here.to) Op::push(total, cast<E>(to_compute(x.v[j])), 0);
+        }
+        State running = carry;
+        Op::merge(running, scan_team<Op, kTeam>(total, memory[parity]));
+        Op::merge(carry, total);
+        parity ^= 1;
+
+        Pack<O, kWidth> out;
+#pragma unroll
+        for (int k = 0; k < kWidth; ++k) {
+            const int j = kReverse ? kWidth - 1 - k : k;
+            if (!kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(running)));
+            if (j >= here.from && j < here.to) Op::push(running, cast<E>(to_compute(x.v[j])), 0);
+            if (kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(running)));
+        }
+        store_range<kWidth>(q + here.start, out, here.from, here.to);
+    }
+}
