@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 
-from ..kernels import gather
+from ..kernels import indexing as kernels
 from ..kernels.kernel import KernelSource
 from .analysis import Analysis, Dims, dim_rule
 from .builder import Builder, Operand, lowers
-from .elementwise import ProgramWriter, collapse
+from .elementwise import ProgramWriter, broadcast_strides, collapse
+from .plan import View
 from .shape import sliced
+from .sym import Sym
 
 _COMBINE = {"add": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
 
@@ -51,7 +53,7 @@ def _gather_dims(a: Analysis, i: int) -> Dims:
 
 @functools.lru_cache(maxsize=512)
 def _gather_kernel(dtype: str, index_dtype: str, n_axes: int, access: tuple[int | None, ...]) -> KernelSource:
-    return gather.generate_gather(dtype, index_dtype, n_axes, access)
+    return kernels.generate_gather(dtype, index_dtype, n_axes, access)
 
 
 @lowers("gather")
@@ -73,5 +75,92 @@ def _gather(b: Builder, i: int) -> None:
         [Operand(source, (zero, *strides)), *(Operand(x, (1,)) for x in indices)],
         [Operand(b.result(i), ())],
         ints=[x for axis in axes for x in (source.dims[axis], source.strides[axis])],
+        covers=(i,),
+    )
+
+
+@functools.lru_cache(maxsize=512)
+def _scatter_kernel(dtype: str, index_dtype: str, n_axes: int, n_rest: int, mode: str) -> KernelSource:
+    return kernels.generate_scatter(dtype, index_dtype, n_axes, n_rest, mode)
+
+
+@lowers("scatter")
+def _scatter(b: Builder, i: int) -> None:
+    node = b.tape_nodes[i]
+    axes, mode = node.static
+    target = b.define(i, b.updatable(i))
+    if b.analysis.is_empty(node.inputs[1]):
+        return
+    updates = b.read_contiguous(node.inputs[1])
+    indices = [b.read_contiguous(j) for j in node.inputs[2:]]
+    rest = [d for d in range(len(target.dims)) if d not in axes and target.dims[d].const != 1]
+    zero = b.lift(0)
+    b.kernel(
+        _scatter_kernel(target.dtype, indices[0].dtype, len(axes), len(rest), mode),
+        [b.numel(indices[0].dims), *(target.dims[d] for d in rest)],
+        [Operand(updates, ()), *(Operand(x, ()) for x in indices)],
+        [Operand(target, (zero, *(target.strides[d] for d in rest)))],
+        ints=[x for axis in axes for x in (target.dims[axis], target.strides[axis])],
+        covers=(i,),
+    )
+
+
+@dim_rule("take_along_axis")
+def _take_along_dims(a: Analysis, i: int) -> Dims:
+    node = a.nodes[i]
+    source, index = (a.dims[j] for j in node.inputs)
+    for d, (x, y) in enumerate(zip(source, index, strict=True)):
+        if d != node.static[0]:
+            a.table.equate(x, y)
+    return index
+
+
+@functools.lru_cache(maxsize=512)
+def _take_along_kernel(dtype: str, index_dtype: str, n_dims: int) -> KernelSource:
+    return kernels.generate_take_along_axis(dtype, index_dtype, n_dims)
+
+
+@functools.lru_cache(maxsize=512)
+def _put_along_kernel(dtype: str, index_dtype: str, n_dims: int, mode: str) -> KernelSource:
+    return kernels.generate_put_along_axis(dtype, index_dtype, n_dims, mode)
+
+
+def _without_axis(b: Builder, view: View, axis: int) -> list[Sym]:
+    """The strides along the dims, 0 along the axis."""
+    return [b.lift(0) if d == axis else s for d, s in enumerate(view.strides)]
+
+
+@lowers("take_along_axis")
+def _take_along_axis(b: Builder, i: int) -> None:
+    node = b.tape_nodes[i]
+    (axis,) = node.static
+    source, index = (b.read(j) for j in node.inputs)
+    dims, (of_source, of_index) = collapse(b, b.dims(i), [_without_axis(b, source, axis), list(index.strides)])
+    b.kernel(
+        _take_along_kernel(source.dtype, index.dtype, len(dims)),
+        dims,
+        [Operand(source, of_source), Operand(index, of_index)],
+        [Operand(b.result(i), ())],
+        ints=[source.dims[axis], source.strides[axis]],
+        covers=(i,),
+    )
+
+
+@lowers("put_along_axis")
+def _put_along_axis(b: Builder, i: int) -> None:
+    node = b.tape_nodes[i]
+    axis, mode = node.static
+    target = b.define(i, b.updatable(i))
+    if b.analysis.is_empty(node.inputs[1]):
+        return
+    index, values = (b.read(j) for j in node.inputs[1:])
+    strides = [_without_axis(b, target, axis), list(index.strides), broadcast_strides(b, values, index.dims)]
+    dims, (of_target, of_index, of_values) = collapse(b, index.dims, strides)
+    b.kernel(
+        _put_along_kernel(target.dtype, index.dtype, len(dims), mode),
+        dims,
+        [Operand(values, of_values), Operand(index, of_index)],
+        [Operand(target, of_target)],
+        ints=[target.dims[axis], target.strides[axis]],
         covers=(i,),
     )
