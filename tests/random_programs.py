@@ -30,7 +30,7 @@ class RandomProgram:
         self.steps = [self._unary, self._binary, self._scalar, self._where, self._reshape, self._transpose]
         self.steps += [self._slice, self._broadcast, self._concatenate, self._cast, self._arange]
         if "reduce" in families:
-            self.steps += [self._reduce, self._softmax]
+            self.steps += [self._reduce, self._softmax, self._scan]
         if "matmul" in families:
             self.steps += [self._matmul, self._addmm]
         if "indexing" in families:
