@@ -8,6 +8,8 @@ come out by chance.
 from __future__ import annotations
 
 DEVIATIONS: dict[str, str] = {
+    "test_construct.py::test_pickles[float64]": "MLX's pickles lose the precision",
+    "test_lazy.py::test_updates_of_evaluated_arrays_keep_views*": "what NumPy sees must not change under it",
     "test_indexing.py::test_writing[an integer, a slice and an array]": "NumPy's meaning; MLX cannot write there",
     "test_elementwise.py::test_float64_has_all_its_digits*": "float64 is asked for its digits; MLX computes in float32",
     "test_elementwise.py::test_small_results_keep_their_digits[erf]": "erf(x) is about x near 0, not 0",

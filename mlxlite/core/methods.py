@@ -112,7 +112,11 @@ def _deepcopy(self: array, memo: Any) -> array:
 
 
 def _format(self: array, spec: str) -> str:
-    return format(self.item(), spec) if spec and self.size == 1 else str(self)
+    if self.ndim == 0:
+        return format(self.item(), spec)
+    if spec:
+        raise TypeError(f"[format] An array of shape {self.shape} takes no format, got {spec!r}: format its elements.")
+    return str(self)
 
 
 def _complex(self: array) -> complex:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,16 +16,13 @@ from ._registry import array, is_inexact, to_dtype
 
 _EDGE = 3  # elements shown at each end of a dim longer than twice this
 
-_precision = 6
+_precision = -1
 
 
-def set_printoptions(precision: int | None = None) -> None:
-    """Set how many significant digits of a floating element are shown. ValueError unless it is at least 1."""
+def set_printoptions(precision: int = -1) -> None:
+    """Set how many decimals of a floating element are shown; six significant digits for a negative number."""
     global _precision
-    if precision is not None:
-        if precision < 1:
-            raise ValueError("[set_printoptions] precision must be at least 1")
-        _precision = int(precision)
+    _precision = operator.index(precision)
 
 
 def get_printoptions() -> dict[str, int]:
@@ -33,7 +31,7 @@ def get_printoptions() -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def printoptions(precision: int | None = None) -> Iterator[None]:
+def printoptions(precision: int = -1) -> Iterator[None]:
     """Options for the time of a `with` block."""
     before = _precision
     set_printoptions(precision)
@@ -46,7 +44,7 @@ def printoptions(precision: int | None = None) -> Iterator[None]:
 def _real(value: float) -> str:
     if math.isnan(value):
         return "nan"
-    return f"{value:.{_precision}g}"
+    return f"{value:.6g}" if _precision < 0 else f"{value:.{_precision}f}"
 
 
 def _complex(value: complex) -> str:

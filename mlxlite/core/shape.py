@@ -179,7 +179,8 @@ def broadcast_to(a: Any, /, shape: Sequence[int], *, stream: Any = None) -> arra
     wanted = normalize_shape(shape, "broadcast_to")
     if a.shape == wanted:
         return alias(a)
-    if _broadcast_pair(a.shape, wanted) != wanted:
+    padded = (1,) * (len(wanted) - a.ndim) + a.shape
+    if len(padded) != len(wanted) or any(n not in (1, m) for n, m in zip(padded, wanted, strict=True)):
         raise ValueError(f"[broadcast_to] Shape {a.shape} cannot be broadcast to {wanted}.")
     return _broadcast_to.record((a,), wanted, a.dtype, stream=stream)
 
@@ -375,7 +376,7 @@ def split(a: array, /, indices_or_sections: int | Sequence[int], axis: int = 0, 
         raise ValueError(f"[split] num_splits must be positive and non-zero but got {sections}.")
     if n % sections:
         raise ValueError(
-            "Array split does not result in sub arrays with equal size: "
+            "[split] Array split does not result in sub arrays with equal size: "
             f"attempting {sections} splits along axis {axis} for shape {a.shape}."
         )
     size = n // sections
@@ -472,7 +473,7 @@ def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     if len(widths) == 1:
         return [(widths[0][0], widths[0][-1])] * ndim
     if len(widths) != ndim:
-        raise ValueError(f"Invalid number of padding sizes passed to pad with axes of size {ndim}")
+        raise ValueError(f"[pad] Invalid number of padding sizes passed to pad with axes of size {ndim}")
     return [(w, w) if isinstance(w, int) else (w[0], w[-1]) for w in widths]
 
 

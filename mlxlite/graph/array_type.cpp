@@ -105,8 +105,12 @@ NodeRef operand(PyObject* object, const Node* like) {
         s.c = {static_cast<float>(PyComplex_RealAsDouble(object)), static_cast<float>(PyComplex_ImagAsDouble(object))};
         return NodeRef(new_scalar(Dtype::complex64, s));
     }
+    if (object == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "None received where an array or a number is expected.");
+        throw PythonError{};
+    }
     if (PyList_Check(object) || PyTuple_Check(object) || PyUnicode_Check(object) || PyBytes_Check(object) ||
-        object == Py_None || PyDict_Check(object))
+        PyDict_Check(object))
         throw std::invalid_argument(std::string("Invalid type ") + Py_TYPE(object)->tp_name +
                                     " received where an array or a number is expected; make an array with mx.array.");
     PyObject* converted = PyObject_CallFunctionObjArgs(hooks().construct, object, Py_None, nullptr);
@@ -523,6 +527,22 @@ PyMemberDef members[] = {
 
 Py_hash_t array_hash(PyObject* self) { return static_cast<Py_hash_t>(reinterpret_cast<std::uintptr_t>(self) >> 4); }
 
+// The buffer is that of the ndarray of the values: evaluates, and shares memory on the host. The view owns the ndarray,
+// so there is nothing to release here.
+int array_getbuffer(PyObject* self, Py_buffer* view, int flags) {
+    view->obj = nullptr;
+    PyObject* values = guarded([&]() -> PyObject* {
+        NodeRef node = NodeRef::share(node_of(self));
+        Node* roots[] = {node.get()};
+        if (node->role == Role::op) evaluate(roots, true);
+        return to_ndarray(node.get());
+    });
+    if (!values) return -1;
+    int status = PyObject_GetBuffer(values, view, flags);
+    Py_DECREF(values);
+    return status;
+}
+
 template <class F>
 void* slot(F* function) {
     return reinterpret_cast<void*>(function);
@@ -580,6 +600,7 @@ PyObject* make_array_type() {
         {Py_mp_ass_subscript, slot(array_setitem)},
         {Py_sq_length, slot(array_length)},
         {Py_sq_item, slot(array_sequence_item)},
+        {Py_bf_getbuffer, slot(array_getbuffer)},
         {0, nullptr},
     };
     static PyType_Spec spec = {"mlxlite.core.array", sizeof(ArrayObject), 0, Py_TPFLAGS_DEFAULT, slots};
