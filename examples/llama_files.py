@@ -61,7 +61,8 @@ def load_model(path: str | Path, dtype: mx.Dtype | None = None, progress: Progre
 
     model.load_weights(counted(), strict=True)
     mx.eval(model.parameters())
-    return model.eval()
+    model.eval()
+    return model
 
 
 # --- GGUF -------------------------------------------------------------------------------------------------------------
