@@ -35,7 +35,10 @@ struct DecodeShape {
     // Shared memory, used in turn for keys and values in flight, the sums of the warps, and the weights of the splits.
     static constexpr int kRingBytes = kSlots * kStages * kThreads * 16;
     static constexpr int kSumBytes = kRows * (kWarps * (kDv + 3) + 2) * 4;
-    static constexpr int kSplitBytes = kRows * (kMaxSplits + 2) * 4;
+    static constexpr u32 kCopies = kRows <= 12 ? 2048 : 1024;  // of parts, in flight
+    static constexpr u32 kPartsAtOnce = kCopies / kThreads > 2 ? kCopies / kThreads : 2;
+    static constexpr int kWeightBytes = (kRows * kMaxSplits * 4 + 15) / 16 * 16;
+    static constexpr int kSplitBytes = kWeightBytes + kPartsAtOnce * kThreads * 16;
     static constexpr int kMost = kRingBytes > kSumBytes ? kRingBytes : kSumBytes;
     static constexpr int kSharedBytes = (kMost > kSplitBytes ? kMost : kSplitBytes) / 16 * 16 + 16;
 };
@@ -306,17 +309,37 @@ DEVICE void decode_finish(uint4* shared, const DecodePart<S>& part, float* works
         for (u32 s = lane; s < splits; s += 32) mine[s] /= t;
     }
     __syncthreads();
-    constexpr int kWide = kDv % 4 == 0 ? 4 : 1;
-    for (int i = threadIdx.x * kWide; i < kRows * kDv; i += kThreads * kWide) {
-        const float* mine = weights + i / kDv * S::kMaxSplits;
-        float t[kWide] = {};
-#pragma unroll 8
-        for (u32 s = 0; s < splits; ++s) {
-            const auto x = load_fresh(reinterpret_cast<const Pack<float, kWide>*>(first + i64(s) * kPartWords<S> + i));
+    if constexpr (kDv % 4 == 0) {
+        uint4* own = shared + S::kWeightBytes / 16 + threadIdx.x;
+        for (int i = threadIdx.x * 4; i < kRows * kDv; i += kThreads * 4) {
+            const float* mine = weights + i / kDv * S::kMaxSplits;
+            float t[4] = {};
+            for (u32 base = 0; base < splits; base += S::kPartsAtOnce) {
 #pragma unroll
-            for (int j = 0; j < kWide; ++j) t[j] = fmaf(mine[s], x.v[j], t[j]);
+                for (u32 s = 0; s < S::kPartsAtOnce; ++s) {
+                    const bool wanted = base + s < splits;
+                    copy_async<true>(own + s * kThreads, first + i64(wanted ? base + s : 0) * kPartWords<S> + i,
+                                     wanted);
+                }
+                end_copy_group();
+                wait_copy_groups<0>();
+                const u32 n = splits - base < S::kPartsAtOnce ? splits - base : S::kPartsAtOnce;
+                for (u32 s = 0; s < n; ++s) {
+                    const auto x = bits_as<Pack<float, 4>>(own[s * kThreads]);
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) t[j] = fmaf(mine[base + s], x.v[j], t[j]);
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < 4; ++j) store(i / kDv, i % kDv + j, t[j]);
         }
-#pragma unroll
-        for (int j = 0; j < kWide; ++j) store(i / kDv, i % kDv + j, t[j]);
+    } else {
+        for (int i = threadIdx.x; i < kRows * kDv; i += kThreads) {
+            const float* mine = weights + i / kDv * S::kMaxSplits;
+            float t = 0;
+#pragma unroll 8
+            for (u32 s = 0; s < splits; ++s) t = fmaf(mine[s], load_fresh(first + i64(s) * kPartWords<S> + i), t);
+            store(i / kDv, i % kDv, t);
+        }
     }
 }

@@ -55,7 +55,9 @@ def _shared_bytes(dtype: str, head_dim: int, value_dim: int, rows: int, variant:
     _, c, cv = _lanes(dtype, head_dim, value_dim)
     ring = variant.keys * (c + cv) * variant.stages * variant.threads * 16
     sums = rows * (variant.threads // 32 * (value_dim + 3) + 2) * 4
-    return max(ring, sums, rows * (variant.blocks + 2) * 4)
+    copies = 2048 if rows <= 12 else 1024
+    splits = -(-rows * variant.blocks // 4) * 16 + max(2, copies // variant.threads) * variant.threads * 16
+    return max(ring, sums, splits)
 
 
 def choose_decode_variant(dtype: str, head_dim: int, value_dim: int, group: int, queries: int = 1) -> DecodeVariant:
