@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 
 # The helpers of the kernel tests are imported by their own names.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Products of float32 are compared at float32's precision.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 from tests.deviations import CRASHES, DEVIATIONS
 from tests.module_under_test import IS_MLX, mx

@@ -138,7 +138,7 @@ ARGUMENTS = {
     "an unknown name": lambda m: m.sum(m.ones((2,)), axes=0),
     "no arrays": lambda m: m.concatenate([]),
     "an operator with a string": lambda m: m.ones((2,)) + "a",
-    "an operator with a list": lambda m: m.ones((2,)).__add__([1, 2]) * 1,
+    "an operator with a list": lambda m: m.ones((2,)) + [1, 2],  # noqa: RUF005
     "an operator with None": lambda m: m.ones((2,)) * None,
     "matmul with a number": lambda m: m.ones((2, 2)) @ 2,
     "astype of a string": lambda m: m.ones((2,)).astype("float32"),

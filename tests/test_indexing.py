@@ -32,7 +32,7 @@ READS = {
     "only an ellipsis": ...,
     "an ellipsis of no dims": (0, 1, ..., 2),
     "nothing": (),
-    "an array": I[:3],
+    "an array": np.array([2, 0, -2], np.int32),  # each element once: which update stays is not told
     "a matrix of indices": (slice(None), J),
     "an array in the last dim": (..., I),
     "two arrays": (I[:2], I[1:3]),

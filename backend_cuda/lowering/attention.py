@@ -34,7 +34,9 @@ def _sdpa_dims(a: Analysis, i: int) -> Dims:
 def _features_adjacent(b: Builder, j: int) -> View:
     """Operand j with its last stride 1."""
     view = b.read(j)
-    return view if view.strides[-1] == 1 or view.dims[-1].const == 1 else b.read_contiguous(j)
+    adjacent = view.strides[-1] == 1 or view.dims[-1].const == 1
+    forwards = all(b.table.value(s) >= 0 for s in view.strides)
+    return view if adjacent and forwards else b.read_contiguous(j)
 
 
 def _result(b: Builder, i: int) -> View:

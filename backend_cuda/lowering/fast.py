@@ -9,7 +9,7 @@ from ..kernels import rope
 from ..kernels.kernel import KernelSource
 from .analysis import Analysis, Dims, dim_rule
 from .builder import Builder, Operand, lowers
-from .elementwise import collapse
+from .elementwise import ProgramWriter, collapse
 from .rows import Rows, permuted, read_rows, result_rows
 
 
@@ -43,7 +43,10 @@ def _variant(b: Builder, rows: Rows) -> kernels.Variant:
 def _softmax(b: Builder, i: int) -> None:
     node = b.tape_nodes[i]
     axes = node.static[0]
-    if not axes or b.dtype(i) not in ("float16", "bfloat16", "float32", "float64", "complex64"):
+    if not axes:
+        _softmax_of_one(b, i)
+        return
+    if b.dtype(i) not in ("float16", "bfloat16", "float32", "float64", "complex64"):
         raise NotImplementedError(
             f"[softmax] of {b.dtype(i)} over axes {axes} is not implemented on the GPU: run it with stream=mx.cpu."
         )
@@ -51,6 +54,16 @@ def _softmax(b: Builder, i: int) -> None:
     kernel = _softmax_kernel(b.dtype(i), _variant(b, source))
     out = result_rows(b, i, axes)
     b.kernel(kernel, [source.rows, source.n], [source.operand], [Operand(out, (source.n, 1))], covers=(i,))
+
+
+def _softmax_of_one(b: Builder, i: int) -> None:
+    """exp(x - x) of a 0-d array: 1, or NaN if x is not finite."""
+    writer = ProgramWriter(b, b.dims(i))
+    dtype = b.dtype(i)
+    x = writer.operand(b.tape_nodes[i].inputs[0])
+    zero = writer.instruction(("op", "subtract", (), (x, x), (dtype, dtype), dtype))
+    one = writer.instruction(("op", "exp", (), (zero,), (dtype,), dtype))
+    writer.emit([(b.result(i), one)], covers=(i,))
 
 
 @lowers("rms_norm", "layer_norm")

@@ -74,6 +74,9 @@ def layout(b: Builder, view: View) -> tuple[bool, Sym] | None:
     """(stored transposed, row length) of the last two dims, or None if neither is contiguous."""
     rows, columns = view.dims[-2:]
     row_stride, column_stride = view.strides[-2:]
+    # The key tells a stride's sign, so that the call that is lowered speaks for all.
+    if any(b.table.value(s) < 0 for s in view.strides):
+        return None
     if columns.const == 1 and rows.const == 1:
         return False, b.lift(1)
     if column_stride == 1 or columns.const == 1:

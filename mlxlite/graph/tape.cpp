@@ -24,7 +24,7 @@ void append(std::string& key, const T& value) {
 std::uint32_t classes(const std::int64_t* values, int n) {
     std::uint32_t bits = 0;
     for (int d = 0; d < n; ++d) {
-        std::uint32_t c = values[d] == 0 ? 0u : values[d] == 1 ? 1u : 2u;
+        std::uint32_t c = values[d] == 0 ? 0u : values[d] == 1 ? 1u : values[d] > 0 ? 2u : 3u;
         bits |= c << (2 * d);
     }
     return bits;
