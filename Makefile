@@ -40,6 +40,16 @@ test: build/compiled build/model
 test-against-mlx: build/compiled
 	MLXLITE_TEST_MODULE=mlx.core $(BIN)/python -m pytest -n 2 tests
 
+# For an environment that has a GPU and what the extras cuda, test and bench name; nothing is installed.
+GPU_PYTHON ?= python3
+gpu-test:
+	cmake -S . -B build/gpu -G Ninja -DPython_EXECUTABLE=$$(command -v $(GPU_PYTHON)) > /dev/null
+	cmake --build build/gpu && cmake --install build/gpu --prefix . > /dev/null
+	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m pytest --device gpu tests
+
+bench:
+	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) benchmarks/run.py $(ARGS)
+
 lint: build/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -152,14 +152,16 @@ def test_thousands_of_structures(counts, device):
     bound = _graph.cache_info()[device]["capacity"]
     a = mx.ones((2,))
     mx.eval(a)
-    for k in range(2000):
+    # Each structure has a kernel to compile on a GPU.
+    n = 2000 if device == "cpu" else bound + 50
+    for k in range(n):
         b = a
         for bit in range(11):
             b = b + 1 if k >> bit & 1 else b * 2
         mx.eval(b)
     info = _graph.cache_info()[device]
     assert info["plans"] <= bound
-    assert counts()["misses"] >= 2000
+    assert counts()["misses"] >= n
     assert (a + 1).tolist() == [2, 2]
 
 

@@ -50,7 +50,8 @@ def generate_sort(dtype: str, indices: bool) -> KernelSource:
             f"    using Key = SortKey<{stored}>;",
             "    Key* keys = reinterpret_cast<Key*>(workspace);",
             "    u32* indices = reinterpret_cast<u32*>(keys + d0 * 2 * d1);",
-            f"    radix_sort_row<{flag}, {_ITEMS}>(from, q0 + row * d1, keys + row * 2 * d1, indices + row * 2 * d1, d1);",
+            f"    radix_sort_row<{flag}, {_ITEMS}>(from, q0 + row * d1, keys + row * 2 * d1,",
+            "        indices + row * 2 * d1, d1);",
             "}",
             "",
         ]
