@@ -19,6 +19,6 @@ DEVIATIONS: dict[str, str] = {
 CRASHES: dict[str, str] = {
     "test_indexing.py::test_integers_out_of_range*": "MLX reads and writes beyond the array",
     "test_reduce.py::test_scans_of_nothing*": "MLX may loop for minutes over what is in memory",
-    "test_reduce.py::test_of_nothing_over_several_axes*": "MLX leaves the result as memory happens to be",
+    "test_reduce.py::test_of_nothing*": "MLX reduces what happens to be in memory, for minutes at times",
     "test_elementwise.py::test_integers_by_zero*": "an integer division by 0 must not end a process",
 }
