@@ -1,4 +1,4 @@
-// Stable sorting by unsigned keys whose order is the elements': bitonic within a block, radix sort of 8-bit digits beyond.
+// Stable sorting by unsigned keys whose order is the elements': bitonic within shared memory, else by 8-bit digits.
 #pragma once
 #include "reduce.cuh"
 
@@ -107,11 +107,11 @@ DEVICE auto sorted_element(const T* row, u32 index) {
     }
 }
 
-// Sorts n <= kCapacity elements. Bitonic: places beyond n hold what is after every element.
-template <bool kIndices, int kThreads, int kCapacity, class T, class O>
-DEVICE void sort_in_block(const T* row, O* out, int n) {
+// Sorts n elements in `memory`, which has room for the power of two they go into. Bitonic: places beyond n hold what is
+// after every element.
+template <bool kIndices, int kThreads, class T, class O>
+DEVICE void sort_in_block(const T* row, O* out, int n, typename Elements<T>::type* memory) {
     using E = Elements<T>;
-    __shared__ typename E::type memory[kCapacity];
     int size = 1;
     while (size < n) size *= 2;
     for (int i = threadIdx.x; i < size; i += kThreads) {
@@ -135,6 +135,15 @@ DEVICE void sort_in_block(const T* row, O* out, int n) {
 // ---- radix sort: passes from the least significant digit, each of them stable
 
 constexpr int kDigits = 256;
+constexpr int kTile = 4096;       // elements that one of many blocks takes
+constexpr int kShortTile = 2048;  // that a block takes at a time which goes over a whole row
+
+// Shared by a block of kDigits threads.
+struct RadixMemory {
+    u32 counts[kDigits / 32][kDigits];  // of each warp
+    u32 bases[kDigits];
+    u32 sums[kDigits / 32];
+};
 
 template <class K>
 DEVICE u32 digit_of(K key, int pass) {
@@ -184,14 +193,12 @@ DEVICE void count_digits(u32* counts, const S& source, i64 begin, i64 end, int p
     __syncthreads();
 }
 
-// A tile of at most kThreads * kItems elements from `begin`: each warp takes consecutive ones, 32 at a time, and
-// put(source index, key, place) is called with where each belongs: bases[digit] and on. The bases are then those of the
-// next tile. kThreads is 256, one for each digit.
-template <int kThreads, int kItems, class S, class Put>
-DEVICE void place_tile(u32* bases, const S& source, i64 begin, i64 end, int pass, Put put) {
-    static_assert(kThreads == kDigits);
-    constexpr int kWarps = kThreads / 32;
-    __shared__ u32 counts[kWarps][kDigits];
+// A tile of at most kSize elements from `begin`: each warp takes consecutive ones, 32 at a time, and put(i, key, place)
+// is called for each with where it belongs: bases[digit] and on. The bases are then those of the next tile.
+template <int kSize, class S, class Put>
+DEVICE void place_tile(RadixMemory& memory, const S& source, i64 begin, i64 end, int pass, Put put) {
+    constexpr int kWarps = kDigits / 32, kItems = kSize / kDigits;
+    auto& counts = memory.counts;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) counts[w][threadIdx.x] = 0;
@@ -213,14 +220,14 @@ DEVICE void place_tile(u32* bases, const S& source, i64 begin, i64 end, int pass
         ranks[k] = u16(earlier + before);
     }
     __syncthreads();
-    u32 base = bases[threadIdx.x];
+    u32 base = memory.bases[threadIdx.x];
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
         const u32 count = counts[w][threadIdx.x];
         counts[w][threadIdx.x] = base;
         base += count;
     }
-    bases[threadIdx.x] = base;
+    memory.bases[threadIdx.x] = base;
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kItems; ++k) {
@@ -254,44 +261,85 @@ DEVICE u32 exclusive_sum(u32& value, u32* memory) {
 }
 
 // One pass over a whole row by one block: for rows that one block sorts though shared memory has no room for them.
-template <bool kFirst, bool kLast, bool kIndices, int kItems, class T, class O>
-DEVICE void radix_pass(const T* row, O* out, const SortKey<T>* keys, const u32* indices, SortKey<T>* next_keys,
-                       u32* next_indices, i64 n, int pass) {
-    __shared__ u32 bases[kDigits], memory[kDigits / 32];
+template <bool kFirst, bool kLast, bool kIndices, class T, class O>
+DEVICE void radix_pass(RadixMemory& memory, const T* row, O* out, const SortKey<T>* keys, const u32* indices,
+                       SortKey<T>* next_keys, u32* next_indices, i64 n, int pass) {
     const Source<T, kFirst> source{row, keys, indices};
-    count_digits<kDigits>(bases, source, 0, n, pass);
-    u32 base = bases[threadIdx.x];
-    exclusive_sum<kDigits>(base, memory);
-    bases[threadIdx.x] = base;
+    count_digits<kDigits>(memory.bases, source, 0, n, pass);
+    u32 base = memory.bases[threadIdx.x];
+    exclusive_sum<kDigits>(base, memory.sums);
+    memory.bases[threadIdx.x] = base;
     __syncthreads();
-    for (i64 begin = 0; begin < n; begin += kDigits * kItems) {
-        const i64 end = min_i64(n, begin + kDigits * kItems);
-        place_tile<kDigits, kItems>(bases, source, begin, end, pass, [&](i64 i, SortKey<T> key, u32 to) {
-            if constexpr (kLast) {
-                out[to] = sorted_element<kIndices>(row, source.index(i));
-            } else {
-                next_keys[to] = key;
-                next_indices[to] = source.index(i);
-            }
-        });
+#pragma unroll 1
+    for (i64 begin = 0; begin < n; begin += kShortTile) {
+        place_tile<kShortTile>(memory, source, begin, min_i64(n, begin + kShortTile), pass,
+                               [&](i64 i, SortKey<T> key, u32 to) {
+                                   if constexpr (kLast) {
+                                       out[to] = sorted_element<kIndices>(row, source.index(i));
+                                   } else {
+                                       next_keys[to] = key;
+                                       next_indices[to] = source.index(i);
+                                   }
+                               });
     }
-    __syncthreads();
 }
 // All passes. `keys` and `indices` have room for two rows of n each, unless T is one byte.
-template <bool kIndices, int kItems, class T, class O>
-DEVICE void radix_sort_row(const T* row, O* out, SortKey<T>* keys, u32* indices, i64 n) {
+template <bool kIndices, class T, class O>
+DEVICE void radix_sort_row(RadixMemory& memory, const T* row, O* out, SortKey<T>* keys, u32* indices, i64 n) {
     constexpr int kPasses = sizeof(T);
     if constexpr (kPasses == 1) {
-        radix_pass<true, true, kIndices, kItems>(row, out, keys, indices, keys, indices, n, 0);
+        radix_pass<true, true, kIndices>(memory, row, out, keys, indices, keys, indices, n, 0);
     } else {
-        radix_pass<true, false, kIndices, kItems>(row, out, keys, indices, keys, indices, n, 0);
+        radix_pass<true, false, kIndices>(memory, row, out, keys, indices, keys, indices, n, 0);
         i64 from = 0;
 #pragma unroll 1
         for (int pass = 1; pass + 1 < kPasses; ++pass, from = n - from) {
-            radix_pass<false, false, kIndices, kItems>(row, out, keys + from, indices + from, keys + (n - from),
-                                                       indices + (n - from), n, pass);
+            radix_pass<false, false, kIndices>(memory, row, out, keys + from, indices + from, keys + (n - from),
+                                               indices + (n - from), n, pass);
         }
-        radix_pass<false, true, kIndices, kItems>(row, out, keys + from, indices + from, keys, indices, n,
-                                                  kPasses - 1);
+        radix_pass<false, true, kIndices>(memory, row, out, keys + from, indices + from, keys, indices, n, kPasses - 1);
     }
+}
+
+// ---- radix sort by many blocks: three kernels a pass
+
+// Counts the digits of one tile of a row: histogram[digit * tiles + tile].
+template <class S>
+DEVICE void histogram_tile(u32* histogram, const S& source, i64 tile, i64 tiles, i64 n, int pass) {
+    __shared__ u32 counts[kDigits];
+    count_digits<kDigits>(counts, source, tile * kTile, min_i64(n, (tile + 1) * kTile), pass);
+    histogram[threadIdx.x * tiles + tile] = counts[threadIdx.x];
+}
+// Makes a row's histogram, of which there are `total` numbers, exclusive sums: where each tile's digits begin.
+template <int kThreads>
+DEVICE void sum_histogram(u32* histogram, i64 total) {
+    constexpr int N = 8;
+    __shared__ u32 sums[kThreads / 32];
+    u32 carry = 0;
+    Pack<u32, N> next = load_pack<N>(histogram + threadIdx.x * N, total - threadIdx.x * N);
+    for (i64 first = 0; first < total; first += kThreads * N) {
+        const i64 at = first + threadIdx.x * N, after = at + kThreads * N;
+        Pack<u32, N> x = next;
+        next = load_pack<N>(histogram + after, total - after);
+        u32 before = 0;
+#pragma unroll
+        for (int i = 0; i < N; ++i) before += x.v[i];
+        const u32 all = exclusive_sum<kThreads>(before, sums);
+        before += carry;
+        carry += all;
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            const u32 count = x.v[i];
+            x.v[i] = before;
+            before += count;
+        }
+        store_pack<N>(histogram + at, x, total - at);
+    }
+}
+// Puts one tile's elements where the summed histogram says.
+template <class S, class Put>
+DEVICE void scatter_tile(const u32* histogram, const S& source, i64 tile, i64 tiles, i64 n, int pass, Put put) {
+    __shared__ RadixMemory memory;
+    memory.bases[threadIdx.x] = histogram[threadIdx.x * tiles + tile];
+    place_tile<kTile>(memory, source, tile * kTile, min_i64(n, (tile + 1) * kTile), pass, put);
 }

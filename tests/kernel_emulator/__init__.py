@@ -78,6 +78,7 @@ def run(
     scalars: Mapping[int, Any] | None = None,
     ints: Mapping[int, int] | None = None,
     misalign: int = 0,
+    initial: Mapping[int, np.ndarray] | None = None,
 ) -> list[np.ndarray]:
     """Launch a kernel once.
 
@@ -89,6 +90,7 @@ def run(
         scalars: by index.
         ints: by index.
         misalign: elements by which outputs are off a 16-byte boundary.
+        initial: what outputs hold before, by index: for those that are updated.
 
     Returns:
         The outputs. Raises AssertionError for a write outside an output, a counter that is left set or a stuck barrier.
@@ -103,6 +105,8 @@ def run(
         start = -raw.ctypes.data % 64 + GUARD - (0 if misalign == 0 else 16 - misalign * dtype.itemsize)
         results.append(raw[start : start + n].view(dtype).reshape(shape))
         guards.append((raw[:start], raw[start + n :]))
+    for j, before in (initial or {}).items():
+        results[j][...] = before
     keep: list[Any] = []
     counters: list[np.ndarray] = []
 
