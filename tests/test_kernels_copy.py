@@ -76,19 +76,9 @@ def test_any_permutation(permutation):
     order = [d for d in range(2) if d != unit] + [unit, 2]
     loop = np.transpose(a, order)
     target = np.transpose(np.empty(a.shape, a.dtype), order)
-    found = run_into(KERNELS[2, 1], loop, target)
-    np.testing.assert_array_equal(found, loop)
-
-
-def run_into(kernel, source, target):
-    """Runs with the strides of `target`, which the emulator's own outputs, row-major, do not have."""
-    strides = {("out_stride", 0, d): s // target.itemsize for d, s in enumerate(target.strides)}
-    numbered = {p: k for k, p in enumerate(p for p in kernel.params if p[0] == "out_stride")}
-    params = tuple(("int", numbered[p]) if p in numbered else p for p in kernel.params)
-    as_ints = replace(kernel, params=params)
-    ints = {k: strides[p] for p, k in numbered.items()}
-    (raw,) = emulator.run(as_ints, source.shape, [source], [((source.size,), source.dtype)], ints=ints)
-    return np.lib.stride_tricks.as_strided(raw, source.shape, target.strides)
+    strides = emulator.strides_of(target)
+    (found,) = emulator.run(KERNELS[2, 1], loop.shape, [loop], [(a.shape, a.dtype)], out_strides={0: strides})
+    np.testing.assert_array_equal(found, a)
 
 
 def test_a_grid_larger_than_the_work():

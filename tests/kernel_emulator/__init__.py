@@ -79,6 +79,7 @@ def run(
     ints: Mapping[int, int] | None = None,
     misalign: int = 0,
     initial: Mapping[int, np.ndarray] | None = None,
+    out_strides: Mapping[int, Sequence[int]] | None = None,
 ) -> list[np.ndarray]:
     """Launch a kernel once.
 
@@ -91,6 +92,7 @@ def run(
         ints: by index.
         misalign: elements by which outputs are off a 16-byte boundary.
         initial: what outputs hold before, by index: for those that are updated.
+        out_strides: strides in elements of outputs along the loop dims, by index: of those whose dims are others.
 
     Returns:
         The outputs. Raises AssertionError for a write outside an output, a counter that is left set or a stuck barrier.
@@ -121,7 +123,7 @@ def run(
             case ("out", j):
                 return np.uint64(results[j].ctypes.data)
             case ("out_stride", j, d):
-                return np.int64(strides_of(results[j])[d])
+                return np.int64((out_strides or {}).get(j, strides_of(results[j]))[d])
             case ("scalar", k, ctype):
                 return _SCALAR_TYPES[ctype](scalars[k])
             case ("int", k):
