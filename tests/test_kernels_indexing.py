@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import kernel_emulator as emulator
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -16,7 +17,18 @@ from mlxlite.backend_cpu._rules import RULES
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="needs g++")
 
 RNG = np.random.default_rng(0)
+NUMPY = {"bfloat16": ml_dtypes.bfloat16}
 GATHERS = {dtype: generate_gather(dtype, "int32", 1, (1,)) for dtype in ("float32", "float16", "uint8", "complex64")}
+# By dtype, how many axes are picked along, and strides along the others.
+PICKS = {
+    ("bfloat16", "int64", 1, (None, None)): (1,),
+    ("float32", "uint32", 2, ()): (0, 1),
+    ("uint8", "int32", 2, (None,)): (0, 2),
+    ("float64", "uint32", 1, (None, 1)): (1,),
+    ("complex64", "int64", 2, (1,)): (0, 1),
+    ("bool", "int32", 1, (0, 1)): (1,),
+}
+PICKED = {case: generate_gather(*case) for case in PICKS}
 TAKE = generate_take_along_axis("float32", "int64", 2)
 BITS = {width: generate_random_bits(width) for width in (1, 2, 4)}
 ROPES = {(kind, traditional): generate_rope("float32", 6, traditional, offset=kind) for kind in ("number", "batch")
@@ -25,7 +37,7 @@ ROPES = {(kind, traditional): generate_rope("float32", 6, traditional, offset=ki
 
 @pytest.fixture(scope="module", autouse=True)
 def built():
-    tables = (GATHERS, BITS, ROPES)
+    tables = (GATHERS, PICKED, BITS, ROPES)
     emulator.build([k for table in tables for k in table.values()] + [TAKE])
 
 
@@ -35,6 +47,39 @@ def test_rows_of_a_table(dtype):
     index = np.array([3, -1, 0, 6, 99, -99], np.int32)
     (found,) = emulator.run(GATHERS[dtype], (6, 21), [a, index], [((6, 21), a.dtype)], ints={0: 7, 1: 21})
     np.testing.assert_array_equal(found, a[[3, 6, 0, 6, 6, 0]])
+
+
+@pytest.mark.parametrize("case", PICKS, ids=lambda case: f"{case[0]}-{case[1]}-{case[2]}")
+def test_picks_along_axes(case):
+    """From arrays of any strides, with indices that wrap and, held inside, indices beyond either end."""
+    dtype, index_dtype, _, access = case
+    axes = PICKS[case]
+    rest_shape = {0: (), 1: (19,), 2: (3, 18)}[len(access)]
+    sizes = [5, 7][: len(axes)]
+    shape, remains = list(rest_shape), [d for d in range(len(axes) + len(access)) if d not in axes]
+    for axis, size in zip(axes, sizes, strict=True):
+        shape.insert(axis, size)
+    strided = len(access) > 0 and access[-1] is None
+    a = (RNG.normal(size=(*shape[:-1], shape[-1] * (2 if strided else 1))) * 9).astype(NUMPY.get(dtype, dtype))
+    a = a[..., ::-2] if strided else a
+    if 0 in access:
+        a = np.broadcast_to(a[:1], a.shape)
+    low = 0 if index_dtype == "uint32" else -2
+    indices = [RNG.integers(low * n, 2 * n, 11).astype(index_dtype) for n in sizes]
+    moved = np.moveaxis(a, axes, range(len(axes)))
+    wrapped = [
+        np.clip(np.where(i < 0, i.astype(np.int64) + n, i), 0, n - 1) for i, n in zip(indices, sizes, strict=True)
+    ]
+    expected = moved[tuple(i.astype(np.int64) for i in wrapped)]
+    strides = emulator.strides_of(a)
+    ints = {2 * j: a.shape[axis] for j, axis in enumerate(axes)}
+    ints |= {2 * j + 1: strides[axis] for j, axis in enumerate(axes)}
+    loop = np.lib.stride_tricks.as_strided(a, (11, *rest_shape), (0, *(a.strides[d] for d in remains)))
+    for misalign in (0, 1) if a.itemsize < 8 else (0,):
+        (found,) = emulator.run(
+            PICKED[case], (11, *rest_shape), [loop, *indices], [(expected.shape, a.dtype)], ints=ints, misalign=misalign
+        )
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("width", BITS)
