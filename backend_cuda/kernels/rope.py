@@ -123,7 +123,7 @@ def generate_rope(
         ]
     )
     rows = ("mul", "d0", ("mul", "d1", "d2"))
-    columns = ("add", packs, ("cdiv", ("sub", "d3", dims), width))
+    columns = ("add", packs, ("cdiv", ("max", ("sub", "d3", dims), 0), width))
     grid = ("cdiv", ("mul", rows, columns), THREADS)
     return kernel(f"rope_{dtype}", text, params.params, Launch((THREADS, 1, 1), (grid, 1, 1)))
 
