@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard mlxlite/graph/*.cpp mlxlite/graph/*.h backend_cuda/runtime/*.cpp backend_cuda/runtime/*.h)
 
-.PHONY: test demo lint format gpu-test test-against-mlx build clean
+.PHONY: test demo lint format stubs gpu-test bench test-against-mlx build clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +54,11 @@ lint: build/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	$(BIN)/mypy
+
+# After a change to what the compiled modules offer, or to the methods of array; a test says when it is due.
+stubs: build/compiled
+	$(BIN)/python tools/stubs.py
 
 format: build/installed
 	$(BIN)/ruff check --fix .
