@@ -152,9 +152,10 @@ def _written_bias(b: Builder, j: int, is_bool: bool, bias: View) -> View:
     dtype = bias.dtype
     value = writer.load(view)
     if is_bool:
-        # log(1) is 0 where a key is seen, log(0) minus infinity where it is not.
-        number = writer.instruction(("op", "astype", (), (value,), ("bool",), dtype))
-        value = writer.instruction(("op", "log", (), (number,), (dtype,), dtype))
+        # Finite, so that a query that sees no key gets the average of all, as from the other kernels.
+        writer.ints = [b.lift(0), b.lift(-65504 if dtype == "float16" else -(1 << 62))]
+        seen, hidden = (writer.instruction(("iota", None, ("int", k), ("int", 0), dtype)) for k in (0, 1))
+        value = writer.instruction(("op", "where", (), (value, seen, hidden), ("bool", dtype, dtype), dtype))
     writer.emit([(bias, value)], label="mask")
     return bias
 

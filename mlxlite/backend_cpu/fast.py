@@ -91,12 +91,13 @@ def _sdpa(node: Any, q: Array, k: Array, v: Array, *more: Array) -> Array:
                 part = q[b, chosen, rows]
                 scores = (part.reshape(-1, part.shape[-1]) @ k[b, head].T).reshape(*part.shape[:2], n_keys)
                 scores *= scores.dtype.type(scale)
+                hidden = np.finfo(scores.dtype).min  # finite: a query that sees no key gets the average of all
                 if kind == "causal":
                     last = np.arange(rows.start, rows.stop)[:, None] + (n_keys - n_queries)
-                    scores[:, np.arange(n_keys) > last] = -np.inf
+                    scores[:, np.arange(n_keys) > last] = hidden
                 elif kind == "bool":
                     assert mask is not None
-                    scores[~mask[b, chosen, rows]] = -np.inf
+                    scores[~mask[b, chosen, rows]] = hidden
                 elif mask is not None:
                     scores += widen(mask[b, chosen, rows])
                 greatest = scores.max(axis=-1, keepdims=True) if n_keys else np.full((*part.shape[:2], 1), -np.inf)
