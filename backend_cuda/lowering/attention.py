@@ -39,10 +39,17 @@ def _features_adjacent(b: Builder, j: int) -> View:
     return view if adjacent and forwards else b.read_contiguous(j)
 
 
-def _result(b: Builder, i: int) -> View:
+def _like_queries(b: Builder, i: int, q: View) -> View:
+    """New memory for the result, in the order of the queries' dims, so that a chain of layers has one layout.
+
+    Row-major queries give a row-major result. Any other, as from a projection, give one with a position's heads side by
+    side: the reshape that follows in a model moves nothing.
+    """
     batch, heads, queries, features = b.dims(i)
+    if queries.const != 1 and b.is_contiguous(q):
+        return b.new((batch, heads, queries, features), b.dtype(i))
     memory = b.new((batch, queries, heads, features), b.dtype(i))
-    return b.define(i, permuted(memory, (0, 2, 1, 3)))
+    return permuted(memory, (0, 2, 1, 3))
 
 
 @lowers("sdpa")
@@ -93,7 +100,7 @@ def _own_kernel(b: Builder, i: int, one_query: bool) -> None:
         operands.append(Operand(view, broadcast_strides(b, view, dims)))
     if has_sinks:
         operands.append(Operand(b.read_contiguous(node.inputs[-1]), (zero,) * 4))
-    out = _result(b, i)
+    out = b.define(i, _like_queries(b, i, q))
     b.kernel(kernel, dims, operands, [Operand(out, out.strides)], scalars=[node.scalar_slot], covers=(i,))
 
 
@@ -107,9 +114,8 @@ def _cudnn(b: Builder, i: int) -> bool:
     if b.dtype(i) not in sdpa.DTYPES or sdpa.why_unavailable() is not None:
         return False
     views = [_features_adjacent(b, j) for j in node.inputs[:3]]
-    batch, heads, queries, features = b.dims(i)
-    memory = b.new((batch, queries, heads, features), b.dtype(i))
-    out = permuted(memory, (0, 2, 1, 3))
+    queries = b.dims(i)[2]
+    out = _like_queries(b, i, views[0])
     tensors = [*views, out]
     bias_dims: Dims | None = None
     if mask in ("bool", "additive"):
