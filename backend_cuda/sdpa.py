@@ -10,6 +10,7 @@ import ctypes
 import functools
 import struct
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,12 +121,11 @@ class _Entry:
     def bind(self, pointers: Sequence[int]) -> int:
         """The CUDA graph, reading and writing at these addresses."""
         variant_pack = dict(zip(self.uids, pointers, strict=True))
-        handle = getattr(self.handle, "backend_handle", self.handle)
         if self.populated:
-            self.graph.update_cuda_graph(handle, variant_pack, self.workspace.address, self.cuda_graph)
+            self.graph.update_cuda_graph(self.handle, variant_pack, self.workspace.address, self.cuda_graph)
             counters["patches"] += 1
         else:
-            self.graph.populate_cuda_graph(handle, variant_pack, self.workspace.address, self.cuda_graph)
+            self.graph.populate_cuda_graph(self.handle, variant_pack, self.workspace.address, self.cuda_graph)
             self.populated = True
         return self.cuda_graph
 
@@ -255,10 +255,8 @@ class _Memory:
             pointer = ctypes.c_uint64()
             _check(_driver().cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(nbytes)), "cuMemAlloc")
             self.address = pointer.value
-
-    def __del__(self) -> None:
-        if self.address:
-            _driver().cuMemFree_v2(ctypes.c_uint64(self.address))
+            freed = weakref.finalize(self, _driver().cuMemFree_v2, ctypes.c_uint64(self.address))
+            freed.atexit = False  # the driver may be gone by then, and takes the memory back by itself
 
 
 def _empty_cuda_graph() -> int:

@@ -323,7 +323,8 @@ def test_a_seed_repeats():
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
     return subprocess.run(
         [sys.executable, str(ROOT / "examples/generate.py"), *arguments],
         env=environment,
@@ -353,9 +354,9 @@ def test_command_line(tmp_path, device):
 
 
 @needs_model
-def test_generation_stops_at_the_end_of_the_answer(tmp_path, capsys):
+def test_generation_stops_at_the_end_of_the_answer(tmp_path, capsys, device):
     out = tmp_path / "out.json"
-    arguments = ["--max-tokens", "60", "--device", "cpu", "--json", str(out)]
+    arguments = ["--max-tokens", "60", "--device", device, "--dtype", "float32", "--json", str(out)]
     assert generate.main(arguments) == 0
     tokens = json.loads(out.read_text("utf-8"))["tokens"]
     greedy = REFERENCE["chat"]["greedy"]

@@ -14,6 +14,8 @@ from tests.random_programs import RandomProgram
 
 pytestmark = pytest.mark.gpu
 
+SLAB = 2 << 20  # bytes; arrays of up to 1 MiB are cut from slabs
+
 
 @pytest.fixture(autouse=True)
 def on_the_gpu():
@@ -173,8 +175,9 @@ def test_out_of_memory_leaves_everything_usable() -> None:
 def test_memory_is_given_back() -> None:
     mx.eval(mx.zeros((1 << 22,)) + 1)
     mx.synchronize()
+    assert mx.get_cache_memory() >= 1 << 24
     mx.clear_cache()
-    assert mx.get_cache_memory() == 0
+    assert mx.get_cache_memory() < SLAB * 8  # small arrays that are alive keep the slabs they are cut from
     before = mx.get_active_memory()
     a = mx.zeros((1 << 22,)) + 1
     mx.eval(a)
