@@ -70,7 +70,7 @@ def _kernels():
 
 KERNELS = list(_kernels())
 BIAS = [
-    ("value", "bfloat16"),
+    ("value", 0, "bfloat16"),
     ("scalar", 0, "bfloat16"),
     ("op", "multiply", (), (0, 1), ("bfloat16",) * 2, "bfloat16"),
     ("load", 0),
@@ -194,4 +194,4 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="teams of"):
         generate("float32", "nk", 1, variant=RowVariant(team=24))
     with pytest.raises(ValueError, match="the product is float16"):
-        generate("float16", "nk", 1, program=[("value", "float32")])
+        generate("float16", "nk", 1, program=[("value", 0, "float32")])

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .codegen import Params
-from .kernel import KernelSource, Launch, Size, kernel, product
+from .codegen import Params, define
+from .kernel import KernelSource, Launch, Size, product
 from .ops import ITEMSIZE, storage
 
 Mask = Literal["none", "bool", "additive", "causal"]
@@ -213,7 +213,7 @@ def _attention_params(dtype: str, mask: str, mask_dtype: str, has_sinks: bool, *
     if has_sinks:
         arrays.append((dtype, ()))
     for i, (array_dtype, strides) in enumerate(arrays):
-        params.add(("ptr", i), f"const {storage(array_dtype)}* __restrict__ p{i}")
+        params.add(("ptr", i), f"const {storage(array_dtype)}* p{i}")
         for d in strides:
             params.add(("stride", i, d), f"i64 t{i}_{d}")
     params.add(("out", 0), f"{storage(dtype)}* __restrict__ q0")
@@ -316,16 +316,7 @@ def generate_rows(
 def _assemble(
     label: str, params: Params, body: list[str], launch: Launch, header: str = "attention.cuh"
 ) -> KernelSource:
-    text = "\n".join(
-        [
-            f'#include "{header}"',
-            f'extern "C" __global__ void __launch_bounds__({launch.block[0]}) KERNEL_NAME({params.signature()}) {{',
-            *("    " + line for line in body),
-            "}",
-            "",
-        ]
-    )
-    return kernel(label, text, params.params, launch)
+    return define(label, header, params, body, launch)
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:

@@ -7,10 +7,10 @@ A program is a list of instructions; instruction i defines register i:
 * `("iota", axis, start, step, dtype)`: start + step * coordinate of loop dim `axis`, or of the linear index for None;
   start and step are `("scalar", k)`, or `("int", k)` for an integer dtype;
 * `("op", primitive, static, registers, input dtypes, output dtype)`;
-* `("value", dtype)`: in an epilogue, what the kernel itself computed.
+* `("value", k, dtype)`: in an epilogue, what the kernel itself computed: its value k.
 
 Results of 16-bit floats are kept in float between instructions: stores round, and so do the ops named in
-`ops.NEEDS_ROUNDED` on their operands. ("value" counts as unrounded.)
+`ops.NEEDS_ROUNDED` on their operands. (A value counts as unrounded.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .kernel import Param
+from .kernel import KernelSource, Launch, Param, kernel
 from .ops import INTEGERS, ITEMSIZE, KEEPS_ROUNDED, NEEDS_ROUNDED, compute, expression, storage
 
 Instruction = tuple[Any, ...]
@@ -92,7 +92,7 @@ class Params:
 
     def operands(self, operands: Sequence[Operand], first: int = 0) -> None:
         for i, operand in enumerate(operands, first):
-            self.add(("ptr", i), f"const {storage(operand.dtype)}* __restrict__ p{i}")
+            self.add(("ptr", i), f"const {storage(operand.dtype)}* p{i}")
             if isinstance(operand.access, tuple):
                 for d, stride in enumerate(operand.access):
                     if stride is None:
@@ -128,6 +128,36 @@ class Params:
 
     def signature(self) -> str:
         return ", ".join(self.declarations)
+
+
+def define(
+    label: str, header: str, params: Params, body: Sequence[str], launch: Launch, before: Sequence[str] = ()
+) -> KernelSource:
+    """A kernel of these statements. Its graph edge may be programmatic: it waits for its producers before the body.
+
+    Inputs are not `__restrict__`: memory that a kernel before this one is still writing is not constant while this one
+    runs, as loads through the path for constants would take it to be.
+
+    Args:
+        label: the beginning of the kernel's name.
+        header: what it includes.
+        params: its parameters.
+        body: statements.
+        launch: how it is launched; the number of threads bounds its registers.
+        before: statements that need not wait: they read nothing that a plan writes, and write no global memory.
+    """
+    threads = launch.block[0] * launch.block[1] * launch.block[2]
+    lines = ["launch_dependents();", *before, "wait_for_producers();", *body]
+    text = "\n".join(
+        [
+            f'#include "{header}"',
+            f'extern "C" __global__ void __launch_bounds__({threads}) KERNEL_NAME({params.signature()}) {{',
+            *("    " + line for line in lines),
+            "}",
+            "",
+        ]
+    )
+    return kernel(label, text, params.params, launch)
 
 
 def scalar_type(dtype: str) -> str:
@@ -168,7 +198,7 @@ def emit(
     load: Callable[[int], str],
     coordinate: Callable[[int | None], str],
     *,
-    value: str = "",
+    value: Sequence[str] = (),
     prefix: str = "r",
 ) -> list[str]:
     """One C statement per instruction, defining registers `{prefix}0`...
@@ -178,7 +208,7 @@ def emit(
         operands: what its loads name.
         load: the C expression of an operand's element as it is stored.
         coordinate: the C expression of a loop coordinate, or of the linear index for None.
-        value: the C expression of `("value", dtype)`.
+        value: the C expressions of what `("value", k, dtype)` stands for, by k.
         prefix: of the registers' names.
     """
     lines = []
@@ -209,7 +239,7 @@ def emit(
                 )
                 text = expression(name, arguments, inputs, output)
             case "value":
-                text = value
+                text = value[instruction[1]]
             case other:
                 raise ValueError(f"unknown instruction {other!r}")
         is_rounded.append(exact)

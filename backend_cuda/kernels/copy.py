@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .codegen import Params, decompose
-from .kernel import KernelSource, Launch, Size, kernel, product
+from .codegen import Params, decompose, define
+from .kernel import KernelSource, Launch, Size, product
 
 THREADS = 256
 _WARPS = THREADS // 32
@@ -19,48 +19,47 @@ _WIDTH = {1: 4, 2: 2, 4: 2, 8: 1}
 # A tile is WIDTH * 32 elements square. A thread loads blocks of WIDTH x WIDTH elements, turns them in registers and
 # keeps them as words of a row of the output: row k + WIDTH * l of the tile is words[k][l], so that the lanes of a warp,
 # which hold neighbouring l, are 33 words apart and on different banks.
-_BODY = """{{
-    constexpr int kTile = 32 * {width}, kBlocks = {blocks};
-    using Part = Pack<{storage}, {width}>;
-    using Bits = typename Word<sizeof(Part)>::type;
-    __shared__ Bits words[{width}][32][33];
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    i64 rest = blockIdx.x;
-    const i64 column = take_coordinate(rest, ceil_div(d{last}, kTile)) * kTile;
-    const i64 row = take_coordinate(rest, ceil_div(d{rows}, kTile)) * kTile;
+_BODY = """\
+constexpr int kTile = 32 * {width}, kBlocks = {blocks};
+using Part = Pack<{storage}, {width}>;
+using Bits = typename Word<sizeof(Part)>::type;
+__shared__ Bits words[{width}][32][33];
+const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+i64 rest = blockIdx.x;
+const i64 column = take_coordinate(rest, ceil_div(d{last}, kTile)) * kTile;
+const i64 row = take_coordinate(rest, ceil_div(d{rows}, kTile)) * kTile;
 {batch}
-    const {storage}* from = p0{offset_in} + row + lane * {width};
-    const i64 n_rows = d{rows} - row - lane * {width}, n_columns = d{last} - column;
-    Part parts[kBlocks][{width}];
+const {storage}* from = p0{offset_in} + row + lane * {width};
+const i64 n_rows = d{rows} - row - lane * {width}, n_columns = d{last} - column;
+Part parts[kBlocks][{width}];
 #pragma unroll
-    for (int i = 0; i < kBlocks; ++i) {{
+for (int i = 0; i < kBlocks; ++i) {{
 #pragma unroll
-        for (int k = 0; k < {width}; ++k) {{
-            const int c = (warp + i * {warps}) * {width} + k;
-            parts[i][k] = load_pack<{width}>(from + (column + c) * t{last}, c < n_columns ? n_rows : 0);
-        }}
+    for (int k = 0; k < {width}; ++k) {{
+        const int c = (warp + i * {warps}) * {width} + k;
+        parts[i][k] = load_pack<{width}>(from + (column + c) * t{last}, c < n_columns ? n_rows : 0);
     }}
+}}
 #pragma unroll
-    for (int i = 0; i < kBlocks; ++i) {{
+for (int i = 0; i < kBlocks; ++i) {{
 #pragma unroll
-        for (int k = 0; k < {width}; ++k) {{
-            Part turned;
+    for (int k = 0; k < {width}; ++k) {{
+        Part turned;
 #pragma unroll
-            for (int j = 0; j < {width}; ++j) turned.v[j] = parts[i][j].v[k];
-            words[k][lane][warp + i * {warps}] = bits_as<Bits>(turned);
-        }}
+        for (int j = 0; j < {width}; ++j) turned.v[j] = parts[i][j].v[k];
+        words[k][lane][warp + i * {warps}] = bits_as<Bits>(turned);
     }}
-    __syncthreads();
-    {storage}* to = q0{offset_out} + column + lane * {width};
-    const i64 left = n_columns - lane * {width};
+}}
+__syncthreads();
+{storage}* to = q0{offset_out} + column + lane * {width};
+const i64 left = n_columns - lane * {width};
 #pragma unroll
-    for (int i = 0; i < kBlocks; ++i) {{
+for (int i = 0; i < kBlocks; ++i) {{
 #pragma unroll
-        for (int k = 0; k < {width}; ++k) {{
-            const int l = warp + i * {warps};
-            const i64 r = row + l * {width} + k;
-            if (r < d{rows}) store_pack<{width}>(to + r * u{rows}, bits_as<Part>(words[k][l][lane]), left);
-        }}
+    for (int k = 0; k < {width}; ++k) {{
+        const int l = warp + i * {warps};
+        const i64 r = row + l * {width} + k;
+        if (r < d{rows}) store_pack<{width}>(to + r * u{rows}, bits_as<Part>(words[k][l][lane]), left);
     }}
 }}
 """
@@ -94,7 +93,7 @@ def generate_transpose(itemsize: int, n_batch_dims: int) -> KernelSource:
     rows, last = n_batch_dims, n_batch_dims + 1
     params = Params()
     params.dims(last + 1)
-    params.add(("ptr", 0), f"const {storage}* __restrict__ p0")
+    params.add(("ptr", 0), f"const {storage}* p0")
     for d in (*range(n_batch_dims), last):
         params.add(("stride", 0, d), f"i64 t{d}")
     params.add(("out", 0), f"{storage}* __restrict__ q0")
@@ -108,16 +107,15 @@ def generate_transpose(itemsize: int, n_batch_dims: int) -> KernelSource:
         warps=_WARPS,
         rows=rows,
         last=last,
-        batch="\n".join("    " + line for line in batch),
+        batch="\n".join(batch),
         offset_in="".join(f" + c{d} * t{d}" for d in range(n_batch_dims)),
         offset_out="".join(f" + c{d} * u{d}" for d in range(n_batch_dims)),
     )
-    head = f'extern "C" __global__ void __launch_bounds__({THREADS}) KERNEL_NAME({params.signature()}) '
     tile = 32 * width
     tiles: Size = ("mul", ("cdiv", f"d{rows}", tile), ("cdiv", f"d{last}", tile))
     grid: Size = ("mul", product([f"d{d}" for d in range(n_batch_dims)]), tiles) if n_batch_dims else tiles
     launch = Launch((THREADS, 1, 1), (grid, 1, 1))
-    return kernel(f"transpose_{8 * itemsize}", f'#include "prelude.cuh"\n{head}{body}', params.params, launch)
+    return define(f"transpose_{8 * itemsize}", "prelude.cuh", params, body.splitlines(), launch)
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:

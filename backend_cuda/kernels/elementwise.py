@@ -12,6 +12,7 @@ from .codegen import (
     check,
     check_output_dtypes,
     decompose,
+    define,
     describe,
     emit,
     last_stride,
@@ -20,7 +21,7 @@ from .codegen import (
     store_expression,
     vector_width,
 )
-from .kernel import KernelSource, Launch, Size, kernel, product
+from .kernel import KernelSource, Launch, Size, product
 from .ops import BINARY, DTYPES, UNARY, result_dtype, storage
 
 THREADS = 256
@@ -80,16 +81,7 @@ def _loop(
 
 
 def _assemble(label: str, params: Params, body: list[str], grid: Size) -> KernelSource:
-    text = "\n".join(
-        [
-            '#include "math.cuh"',
-            f'extern "C" __global__ void __launch_bounds__({THREADS}) KERNEL_NAME({params.signature()}) {{',
-            *("    " + line for line in body),
-            "}",
-            "",
-        ]
-    )
-    return kernel(label, text, params.params, Launch((THREADS, 1, 1), (grid, 1, 1)))
+    return define(label, "math.cuh", params, body, Launch((THREADS, 1, 1), (grid, 1, 1)))
 
 
 def _params(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .codegen import Access, Operand, Params, decompose, load_statement, offset
-from .kernel import KernelSource, Launch, Size, kernel, product
+from .codegen import Access, Operand, Params, decompose, define, load_statement, offset
+from .kernel import KernelSource, Launch, Size, product
 from .ops import ITEMSIZE, storage
 
 THREADS = 256
@@ -80,16 +80,7 @@ def generate_gather(dtype: str, index_dtype: str, n_axes: int, access: Sequence[
 
 
 def _assemble(label: str, params: Params, body: list[str], work: Size) -> KernelSource:
-    text = "\n".join(
-        [
-            '#include "math.cuh"',
-            f'extern "C" __global__ void __launch_bounds__({THREADS}) KERNEL_NAME({params.signature()}) {{',
-            *("    " + line for line in body),
-            "}",
-            "",
-        ]
-    )
-    return kernel(label, text, params.params, Launch((THREADS, 1, 1), (("cdiv", work, THREADS), 1, 1)))
+    return define(label, "math.cuh", params, body, Launch((THREADS, 1, 1), (("cdiv", work, THREADS), 1, 1)))
 
 
 def _check(name: str, index_dtype: str, mode: str = "none") -> None:

@@ -17,12 +17,13 @@ from .codegen import (
     Params,
     check,
     check_output_dtypes,
+    define,
     describe,
     emit,
     offset,
     store_expression,
 )
-from .kernel import KernelSource, Launch, Size, kernel
+from .kernel import KernelSource, Launch, Size
 from .ops import ITEMSIZE, compute, storage
 
 DTYPES = ("bfloat16", "float16", "float32", "float64", "complex64")
@@ -120,7 +121,7 @@ def generate(
             and w is read again for every `rows` of them.
         batched: whether there is a batch dim. A batch stride of 0 repeats an operand.
         variant: from `choose_variant`.
-        program: the epilogue, in which `("value", dtype)` is the sum; that alone if None. `("load", i)` loads
+        program: the epilogue, in which `("value", 0, dtype)` is the sum; that alone if None. `("load", i)` loads
             `operands[i]`, which is operand 2 + i of the kernel.
         operands: what the epilogue reads, accesses over dims 0, 1 and 2.
         outputs: what is written; if None, the last register to a contiguous y of its dtype.
@@ -139,14 +140,14 @@ def generate(
     if not 1 <= rows <= MAX_ROWS:
         raise ValueError(f"a kernel takes 1 to {MAX_ROWS} rows at a time, not {rows}")
     if program is None:
-        program = [("value", dtype)]
+        program = [("value", 0, dtype)]
     if outputs is None:
         outputs = [Output(len(program) - 1, str(program[-1][-1]))]
     check(program, operands, outputs, 3)
     check_output_dtypes(program, operands, outputs)
     for instruction in program:
-        if instruction[0] == "value" and instruction[1] != dtype:
-            raise ValueError(f"the product is {dtype}, the epilogue takes {instruction[1]}")
+        if instruction[0] == "value" and instruction[2] != dtype:
+            raise ValueError(f"the product is {dtype}, the epilogue takes {instruction[2]}")
     epilogue = _Epilogue(
         program,
         [Operand(o.dtype, _without_unit_dims(o.access, rows, batched)) for o in operands],
@@ -188,7 +189,7 @@ class _Epilogue:
         def coordinate(axis: int | None) -> str:
             return "linear" if axis is None else coordinates[axis]
 
-        lines = emit(self.program, self.operands, load, coordinate, value=value)
+        lines = emit(self.program, self.operands, load, coordinate, value=[value])
         for j, output in enumerate(self.outputs):
             position = offset(output.access, coordinates, f"u{j}_", "linear")
             lines.append(f"q{j}[{position}] = {store_expression(output.register, self.program, output)};")
@@ -208,7 +209,7 @@ def _params(dtype: str, rows: int, batched: bool, weight_dim: int, epilogue: _Ep
     for d in ([0] if batched else []) + ([1] if rows > 1 else []) + [2, 3]:
         params.add(("dim", d), f"i64 d{d}")
     for i, inner in ((0, 1), (1, weight_dim)):
-        params.add(("ptr", i), f"const {storage(dtype)}* __restrict__ p{i}")
+        params.add(("ptr", i), f"const {storage(dtype)}* p{i}")
         if batched:
             params.add(("stride", i, 0), f"i64 t{i}_0")
         if inner != 1 or rows > 1:
@@ -244,16 +245,8 @@ def _tiles(rows: int, batched: bool, columns: int) -> Size:
 def _assemble(
     label: str, dtype: str, threads: int, params: Params, body: list[str], grid: tuple[Size, Size, Size]
 ) -> KernelSource:
-    text = "\n".join(
-        [
-            '#include "matvec.cuh"',
-            f'extern "C" __global__ void __launch_bounds__({threads}) KERNEL_NAME({params.signature()}) {{',
-            *("    " + line.replace("{T}", storage(dtype)).replace("{C}", compute(dtype)) for line in body),
-            "}",
-            "",
-        ]
-    )
-    return kernel(label, text, params.params, Launch((threads, 1, 1), grid))
+    lines = [line.replace("{T}", storage(dtype)).replace("{C}", compute(dtype)) for line in body]
+    return define(label, "matvec.cuh", params, lines, Launch((threads, 1, 1), grid))
 
 
 def _label(layout: Layout, dtype: str, rows: int, epilogue: _Epilogue) -> str:
@@ -362,6 +355,6 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
         for layout in LAYOUTS:
             for rows in range(2, MAX_ROWS + 1, 1 if full else 3):
                 yield generate(dtype, layout, rows, batched=rows % 2 == 1, variant=None)
-    program = [("value", h), ("load", 0), ("op", "add", (), (0, 1), (h, h), h)]
+    program = [("value", 0, h), ("load", 0), ("op", "add", (), (0, 1), (h, h), h)]
     yield generate(h, "nk", 1, program=program, operands=[Operand(h, (0, 0, 1))])
     yield generate(h, "kn", 4, program=program, operands=[Operand(h, (0, None, 1))], outputs=[Output(2, h)])

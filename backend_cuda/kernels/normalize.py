@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from .codegen import Params
-from .kernel import KernelSource, Launch, kernel
+from .codegen import Params, define
+from .kernel import KernelSource, Launch
 from .ops import FLOATS, INEXACT, compute, storage
 
 Variant = Literal["short", "warp", "small", "block", "long"]
@@ -177,10 +177,10 @@ def _kernel(
     per_block = threads // team
     params = Params()
     params.dims(2)
-    params.add(("ptr", 0), f"const {storage(dtype)}* __restrict__ p0")
+    params.add(("ptr", 0), f"const {storage(dtype)}* p0")
     params.add(("stride", 0, 0), "i64 t0_0")
     for i, vector in enumerate(vectors, 1):
-        params.add(("ptr", i), f"const {storage(vector)}* __restrict__ p{i}")
+        params.add(("ptr", i), f"const {storage(vector)}* p{i}")
     params.add(("out", 0), f"{storage(out_dtype)}* __restrict__ q0")
     if has_eps:
         wide = "f64" if dtype == "float64" else "f32"
@@ -197,18 +197,9 @@ def _kernel(
     ]
     for i, (name, vector) in enumerate(zip(names or ["w"], vectors, strict=bool(names)), 1):
         text.append(f"const Companion<{storage(vector)}, R> {name}_vector(p{i}, row);")
-    source = "\n".join(
-        [
-            '#include "normalize.cuh"',
-            f'extern "C" __global__ void __launch_bounds__({threads}) KERNEL_NAME({params.signature()}) {{',
-            *("    " + line for line in [*text, *body]),
-            "}",
-            "",
-        ]
-    )
     grid = ("cdiv", "d0", per_block) if per_block > 1 else "d0"
     name = "_".join([label, dtype, *vectors, variant])
-    return kernel(name, source, params.params, Launch((threads, 1, 1), (grid, 1, 1)))
+    return define(name, "normalize.cuh", params, [*text, *body], Launch((threads, 1, 1), (grid, 1, 1)))
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:

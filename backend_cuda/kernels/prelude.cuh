@@ -15,6 +15,22 @@ using f64 = double;
 
 #define DEVICE __device__ __forceinline__
 
+// ---- programmatic dependent launch (CUDA programming guide, "Programmatic Dependent Launch"; compute capability 9.0).
+// A kernel whose graph edge is programmatic may start while the kernel before it runs. It must not touch what that one
+// writes, nor write anything, before wait_for_producers() returns, which every thread calls: a kernel then ends after
+// all that came before it, so an edge from the last of them is enough.
+DEVICE void wait_for_producers() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Lets the kernel after this one take what room there is once every block of this one has started.
+DEVICE void launch_dependents() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 // ---- element types as they lie in memory; bool is a byte, of which anything but 0 is true
 struct boolean {
     u8 bits;

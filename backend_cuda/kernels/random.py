@@ -42,8 +42,10 @@ DEVICE void store_word(T* row, i64 index, i64 count, u32 word) {
         if (at < count) row[at] = T(word >> (8 * sizeof(T) * i));
     }
 }
-extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(i64 d0, i64 d1, const u32* __restrict__ p0,
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(i64 d0, i64 d1, const u32* p0,
                                                               STORAGE* __restrict__ q0) {
+    launch_dependents();
+    wait_for_producers();
     const i64 n = ceil_div(d1 * i64(sizeof(STORAGE)), 4), half = n / 2, upper = n - half;
     i64 key = i64(blockIdx.x) * THREADS + threadIdx.x;
     const i64 i = take_coordinate(key, upper);

@@ -12,6 +12,7 @@ from .codegen import (
     Params,
     check,
     decompose,
+    define,
     describe,
     emit,
     last_stride,
@@ -19,7 +20,7 @@ from .codegen import (
     register_dtypes,
     vector_width,
 )
-from .kernel import KernelSource, Launch, Size, kernel, product
+from .kernel import KernelSource, Launch, Size, product
 from .ops import DTYPES, FLOATS, INEXACT, INTEGERS, ITEMSIZE, compute, storage
 
 OPS = ("sum", "prod", "max", "min", "any", "all", "logsumexp", "argmax", "argmin")
@@ -251,16 +252,8 @@ def _pack_declaration(i: int, operand: Operand, width: int) -> str:
 def _assemble(
     reduction: _Reduction, variant: str, params: Params, body: list[str], grid: tuple[Size, Size, Size]
 ) -> KernelSource:
-    text = "\n".join(
-        [
-            '#include "reduce.cuh"',
-            f'extern "C" __global__ void __launch_bounds__({THREADS}) KERNEL_NAME({params.signature()}) {{',
-            *("    " + line for line in [reduction.using(), *body]),
-            "}",
-            "",
-        ]
-    )
-    return kernel(f"{reduction.label}_{variant}", text, params.params, Launch((THREADS, 1, 1), grid))
+    label = f"{reduction.label}_{variant}"
+    return define(label, "reduce.cuh", params, [reduction.using(), *body], Launch((THREADS, 1, 1), grid))
 
 
 def _splits(outputs: Size, most: Size) -> Size:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .codegen import Params
-from .kernel import KernelSource, Launch, kernel
+from .codegen import Params, define
+from .kernel import KernelSource, Launch
 from .ops import FLOATS, ITEMSIZE, storage
 
 THREADS = 128
@@ -44,15 +44,15 @@ def generate_rope(
     packs = half // width
     params = Params()
     params.dims(4)
-    params.add(("ptr", 0), f"const {storage(dtype)}* __restrict__ p0")
+    params.add(("ptr", 0), f"const {storage(dtype)}* p0")
     for d in range(3):
         params.add(("stride", 0, d), f"i64 t{d}")
     n_operands = 1
     if offset != "number":
-        params.add(("ptr", n_operands), "const i32* __restrict__ offsets")
+        params.add(("ptr", n_operands), "const i32* offsets")
         n_operands += 1
     if has_freqs:
-        params.add(("ptr", n_operands), "const f32* __restrict__ periods")
+        params.add(("ptr", n_operands), "const f32* periods")
     params.add(("out", 0), f"{storage(dtype)}* __restrict__ q0")
     for d in range(3):
         params.add(("out_stride", 0, d), f"i64 u{d}")
@@ -113,19 +113,10 @@ def generate_rope(
         "}",
         *stores,
     ]
-    text = "\n".join(
-        [
-            '#include "math.cuh"',
-            f'extern "C" __global__ void __launch_bounds__({THREADS}) KERNEL_NAME({params.signature()}) {{',
-            *("    " + line for line in lines),
-            "}",
-            "",
-        ]
-    )
     rows = ("mul", "d0", ("mul", "d1", "d2"))
     columns = ("add", packs, ("cdiv", ("max", ("sub", "d3", dims), 0), width))
     grid = ("cdiv", ("mul", rows, columns), THREADS)
-    return kernel(f"rope_{dtype}", text, params.params, Launch((THREADS, 1, 1), (grid, 1, 1)))
+    return define(f"rope_{dtype}", "math.cuh", params, lines, Launch((THREADS, 1, 1), (grid, 1, 1)))
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:

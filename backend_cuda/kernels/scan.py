@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from .codegen import Params
-from .kernel import KernelSource, Launch, kernel
+from .codegen import Params, define
+from .kernel import KernelSource, Launch
 from .ops import DTYPES, INEXACT, INTEGERS, ITEMSIZE, compute, storage
 
 Variant = Literal["warp", "block", "long"]
@@ -65,27 +65,21 @@ def generate(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: b
     element = _element(dtype, out_dtype, sums_integers)
     params = Params()
     params.dims(2)
-    params.add(("ptr", 0), f"const {storage(dtype)}* __restrict__ p0")
+    params.add(("ptr", 0), f"const {storage(dtype)}* p0")
     params.add(("out", 0), f"{storage(out_dtype)}* __restrict__ q0")
     # The least and greatest are those of the dtype, which may be narrower than the states.
     bound = {"cummax": "lowest", "cummin": "highest"}.get(op)
     first = f"{bound}<{compute(dtype)}>()" if bound else "Op::identity()"
     flags = f"{str(reverse).lower()}, {str(inclusive).lower()}"
-    source = "\n".join(
-        [
-            '#include "scan.cuh"',
-            f'extern "C" __global__ void __launch_bounds__({threads}) KERNEL_NAME({params.signature()}) {{',
-            f"    const i64 row = i64(blockIdx.x) * {per_block} + threadIdx.x / {team};",
-            "    if (row >= d0) return;  // a whole warp's or block's threads",
-            f"    using Op = {_CLASSES[op]}<{compute(element)}>;",
-            f"    scan_row<Op, {storage(element)}, {team}, {flags}>(p0 + row * d1, q0 + row * d1, d1, {first});",
-            "}",
-            "",
-        ]
-    )
+    body = [
+        f"const i64 row = i64(blockIdx.x) * {per_block} + threadIdx.x / {team};",
+        "if (row >= d0) return;  // a whole warp's or block's threads",
+        f"using Op = {_CLASSES[op]}<{compute(element)}>;",
+        f"scan_row<Op, {storage(element)}, {team}, {flags}>(p0 + row * d1, q0 + row * d1, d1, {first});",
+    ]
     grid = ("cdiv", "d0", per_block) if per_block > 1 else "d0"
     label = f"{op}_{dtype}{'_reverse' if reverse else ''}{'' if inclusive else '_exclusive'}_{variant}"
-    return kernel(label, source, params.params, Launch((threads, 1, 1), (grid, 1, 1)))
+    return define(label, "scan.cuh", params, body, Launch((threads, 1, 1), (grid, 1, 1)))
 
 
 def _element(dtype: str, out_dtype: str, sums_integers: bool) -> str:

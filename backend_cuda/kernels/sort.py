@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .codegen import Params
-from .kernel import KernelSource, Launch, Size, kernel
+from .codegen import Params, define
+from .kernel import KernelSource, Launch, Size
 from .ops import DTYPES, ITEMSIZE, storage
 
 THREADS = 256
@@ -160,23 +160,14 @@ def _params(operands: Sequence[str], outputs: Sequence[str]) -> Params:
     params = Params()
     params.dims(2)
     for i, text in enumerate(operands):
-        params.add(("ptr", i), f"const {text}* __restrict__ p{i}")
+        params.add(("ptr", i), f"const {text}* p{i}")
     for j, text in enumerate(outputs):
         params.add(("out", j), f"{text}* __restrict__ q{j}")
     return params
 
 
 def _assemble(label: str, params: Params, body: Sequence[str], threads: int, grid: Size) -> KernelSource:
-    source = "\n".join(
-        [
-            '#include "sort.cuh"',
-            f'extern "C" __global__ void __launch_bounds__({threads}) KERNEL_NAME({params.signature()}) {{',
-            *("    " + line for line in body),
-            "}",
-            "",
-        ]
-    )
-    return kernel(label, source, params.params, Launch((threads, 1, 1), (grid, 1, 1)))
+    return define(label, "sort.cuh", params, body, Launch((threads, 1, 1), (grid, 1, 1)))
 
 
 _TILE_OF_ROW = (

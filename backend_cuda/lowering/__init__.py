@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from . import attention, elementwise, fast, indexing, matmul, random, reduce, scan, shape, sort  # noqa: F401  lowerings register
+from . import attention, elementwise, fast, indexing, matmul, random, reduce, rope, scan, shape, sort  # noqa: F401  lowerings register
 from .builder import Builder
 from .plan import Plan
 

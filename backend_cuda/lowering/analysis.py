@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ..kernels.ops import BINARY, UNARY
 from .sym import Sym, SymTable
@@ -45,6 +45,13 @@ class Unit:
     members: list[int]
     elementwise: bool
     after: set[int] = field(default_factory=set)  # units that must come first
+    recipe: Recipe | None = None  # of nodes of several kinds: how they are lowered together
+
+
+class Recipe(Protocol):
+    """What lowers a unit whose nodes no single rule covers."""
+
+    def lower(self, b: Any) -> None: ...
 
 
 class Analysis:
@@ -106,8 +113,14 @@ class Analysis:
 
     # ---- units
 
-    def units(self, fuse: bool = True) -> list[Unit]:
-        """All ops but views, in an order in which each can be lowered."""
+    def units(self, fuse: bool = True, merge: Callable[[list[Unit], dict[int, int]], None] | None = None) -> list[Unit]:
+        """All ops but views, in an order in which each can be lowered.
+
+        Args:
+            fuse: whether elementwise ops share units.
+            merge: called with the units and the unit of each node; it may merge units, leaving those that are gone
+                without members.
+        """
         levels = self._levels()
         units: list[Unit] = []
         unit_of: dict[int, int] = {}
@@ -173,6 +186,8 @@ class Analysis:
                 for other in needs - {joined}:
                     self._try_merge(units, unit_of, operands, levels, joined, other, i, reaches)
         self._order_donations(units, unit_of)
+        if merge is not None:
+            merge(units, unit_of)
         return self._ordered([u for u in units if u.members], units)
 
     def _try_merge(

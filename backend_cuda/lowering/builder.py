@@ -60,13 +60,14 @@ class Builder:
         self._copies: dict[tuple[int, str], View] = {}
         self._done: set[int] = set()
         self._reads: dict[int, View] = {}  # of the unit being lowered
+        self.computed_inside: set[int] = set()  # nodes of that unit whose results may never be in memory
         self._fuse = fuse
 
     # ---- the whole
 
     def build(self) -> Plan:
         """Lower every unit, then place buffers."""
-        for unit in self.analysis.units(self._fuse):
+        for unit in self.analysis.units(self._fuse, self._merge if self._fuse else None):
             self._reads = {}
             self._lower(unit)
             self._done.update(unit.members)
@@ -78,9 +79,17 @@ class Builder:
         edges = memory.edges_of(self.nodes)
         return Plan(self.table, self.tape.n_sizes, self.tape.n_scalars, self.nodes, edges, outputs, slots)
 
+    def _merge(self, units: list[Unit], unit_of: dict[int, int]) -> None:
+        from . import row_product
+
+        row_product.fuse(self, units, unit_of)
+
     def _lower(self, unit: Unit) -> None:
         from .elementwise import lower_group
 
+        if unit.recipe is not None:
+            unit.recipe.lower(self)
+            return
         if unit.elementwise:
             lower_group(self, unit.members)
             return
@@ -180,6 +189,11 @@ class Builder:
         self._values[i] = view
         return view
 
+    def forget(self, i: int) -> None:
+        """Take back where the result of node i, and views of it, were said to lie."""
+        for j in (i, *self.analysis.views_of(i)):
+            self._values.pop(j, None)
+
     def result(self, i: int) -> View:
         """New contiguous memory for the result of node i."""
         return self.define(i, self.new(self.dims(i), self.dtype(i)))
@@ -256,7 +270,11 @@ class Builder:
         holders = [j for j, v in self._values.items() if v.buffer is view.buffer and j != i]
         readers = {r for j in holders for r in self.analysis.readers(self.analysis.root(j))}
         readers |= set(self.analysis.readers(root))
-        others = [j for j in self.tape_nodes[i].inputs if j != source and self.tape_nodes[j].role != "scalar"]
+        others = [
+            j
+            for j in self.tape_nodes[i].inputs
+            if j != source and self.tape_nodes[j].role != "scalar" and self.analysis.root(j) not in self.computed_inside
+        ]
         if any(self.value(j).buffer is view.buffer for j in others):
             return False
         outputs = any(self.tape_nodes[v].is_output for j in holders for v in (j, *self.analysis.views_of(j)))

@@ -79,15 +79,16 @@ def lower_group(b: Builder, members: Sequence[int]) -> None:
 class ProgramWriter:
     """Turns tape nodes over common dims into a program of the kernel generator."""
 
-    def __init__(self, b: Builder, dims: Dims) -> None:
+    def __init__(self, b: Builder, dims: Dims, beside: ProgramWriter | None = None) -> None:
+        """`beside`: another program of the same kernel, which has the same scalars and integers."""
         self.b = b
         self.dims = dims
         self.program: list[Instruction] = []
         self.registers: dict[int, int] = {}
         self.operands: list[View] = []
-        self.scalars: list[int] = []
-        self.ints: list[Sym] = []
-        self._scalar_numbers: dict[int, int] = {}
+        self.scalars: list[int] = beside.scalars if beside else []
+        self.ints: list[Sym] = beside.ints if beside else []
+        self._scalar_numbers: dict[int, int] = beside._scalar_numbers if beside else {}
 
     def instruction(self, instruction: Instruction) -> int:
         self.program.append(instruction)

@@ -1,19 +1,18 @@
-"""Softmax, normalisation and rotary positions: kernels that take a row at a time."""
+"""Softmax and normalisation: kernels that take a row at a time."""
 
 from __future__ import annotations
 
 import functools
 
 from ..kernels import normalize as kernels
-from ..kernels import rope
 from ..kernels.kernel import KernelSource
 from .analysis import Analysis, Dims, dim_rule
 from .builder import Builder, Operand, lowers
-from .elementwise import ProgramWriter, collapse
-from .rows import Rows, permuted, read_rows, result_rows
+from .elementwise import ProgramWriter
+from .rows import Rows, read_rows, result_rows
 
 
-@dim_rule("softmax", "rms_norm", "layer_norm", "rope")
+@dim_rule("softmax", "rms_norm", "layer_norm")
 def _same_dims(a: Analysis, i: int) -> Dims:
     node = a.nodes[i]
     dims = a.dims[node.inputs[0]]
@@ -81,48 +80,5 @@ def _norm(b: Builder, i: int) -> None:
         operands,
         [Operand(out, (source.n, 1))],
         scalars=[node.scalar_slot],
-        covers=(i,),
-    )
-
-
-# ---- rotary positions
-
-
-@functools.lru_cache(maxsize=256)
-def _rope_kernel(dtype: str, dims: int, traditional: bool, offset: str, has_freqs: bool) -> KernelSource:
-    return rope.generate_rope(dtype, dims, traditional, offset=offset, has_freqs=has_freqs)
-
-
-@lowers("rope")
-def _rope(b: Builder, i: int) -> None:
-    node = b.tape_nodes[i]
-    dims, traditional, has_offset, has_freqs = node.static
-    source = b.read(node.inputs[0])
-    batch, *middle, length, features = range(len(source.dims))
-    heads, (head_strides,) = collapse(b, [source.dims[d] for d in middle], [[source.strides[d] for d in middle]])
-    if source.strides[-1] != 1 or len(heads) != 1:
-        source = b.read_contiguous(node.inputs[0])
-        heads, (head_strides,) = collapse(b, [source.dims[d] for d in middle], [[source.strides[d] for d in middle]])
-    strides = (source.strides[batch], head_strides[0], source.strides[length], b.lift(1))
-    # Heads of a position side by side, as in the product that x comes from.
-    memory = b.new([source.dims[d] for d in (batch, length, *middle, features)], b.dtype(i))
-    out = b.define(i, permuted(memory, (0, *range(2, 2 + len(middle)), 1, len(source.dims) - 1)))
-    _, (out_heads,) = collapse(b, [out.dims[d] for d in middle], [[out.strides[d] for d in middle]])
-    operands = [Operand(source, strides)]
-    kind = "number"
-    if has_offset:
-        offsets = b.read_contiguous(node.inputs[1])
-        kind = "array" if offsets.dims[0].const == 1 else "batch"
-        operands.append(Operand(offsets, (0,) * 4))
-    if has_freqs:
-        operands.append(Operand(b.read_contiguous(node.inputs[-1]), (0,) * 4))
-    kernel = _rope_kernel(b.dtype(i), dims, traditional, kind, has_freqs)
-    b.kernel(
-        kernel,
-        [source.dims[batch], heads[0], source.dims[length], source.dims[features]],
-        operands,
-        [Operand(out, (out.strides[batch], out_heads[0], out.strides[length], b.lift(1)))],
-        scalars=[node.scalar_slot, node.scalar_slot + 1],
-        ints=b.ints(i),
         covers=(i,),
     )

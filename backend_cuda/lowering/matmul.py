@@ -248,10 +248,21 @@ def _factor(writer: ProgramWriter, number: int, dtype: str) -> int:
     return writer.instruction(("op", "astype", (), (real,), ("float32",), dtype))
 
 
+def scaled_sum(writer: ProgramWriter, i: int, product: int) -> int:
+    """The register of beta c + alpha product for the addmm node i, in the product's dims."""
+    b = writer.b
+    node, dtype = b.tape_nodes[i], b.dtype(i)
+    bias = writer.operand(node.inputs[0])
+    slots = [writer.scalar_number(node.scalar_slot + k) for k in range(2)]
+    alpha, beta = (_factor(writer, s, dtype) for s in slots)
+    scaled = writer.instruction(("op", "multiply", (), (product, alpha), (dtype, dtype), dtype))
+    added = writer.instruction(("op", "multiply", (), (bias, beta), (dtype, dtype), dtype))
+    return writer.instruction(("op", "add", (), (scaled, added), (dtype, dtype), dtype))
+
+
 @lowers("addmm")
 def _addmm(b: Builder, i: int) -> None:
-    node = b.tape_nodes[i]
-    c, left, right = node.inputs
+    _, left, right = b.tape_nodes[i].inputs
     dtype = b.dtype(i)
     out = b.result(i)
     product = b.new(b.dims(i), dtype)
@@ -259,15 +270,8 @@ def _addmm(b: Builder, i: int) -> None:
         _fill_zero(b, product, ())
     else:
         multiply(b, left, right, product, (), "addmm")
-    # beta c + alpha product, in the product's dims.
     writer = ProgramWriter(b, out.dims)
-    loaded = writer.load(product)
-    bias = writer.operand(c)
-    slots = [writer.scalar_number(node.scalar_slot + k) for k in range(2)]
-    alpha, beta = (_factor(writer, s, dtype) for s in slots)
-    scaled = writer.instruction(("op", "multiply", (), (loaded, alpha), (dtype, dtype), dtype))
-    added = writer.instruction(("op", "multiply", (), (bias, beta), (dtype, dtype), dtype))
-    total = writer.instruction(("op", "add", (), (scaled, added), (dtype, dtype), dtype))
+    total = scaled_sum(writer, i, writer.load(product))
     b.read(left)
     b.read(right)
     writer.emit([(out, total)], covers=(i,), label="addmm")
