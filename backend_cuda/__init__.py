@@ -29,9 +29,12 @@ def register() -> None:
     from mlxlite import _graph
 
     from . import _runtime
+    from .kernels.target import target
 
     found = [*_libraries("cu*/lib/libcublasLt.so.*"), *_libraries("cublas/lib/libcublasLt.so.*")]
     _runtime.initialize(found[0] if found else None)
+    info = _runtime.device_info()
+    target.use(info["multiprocessors"], tuple(info["compute_capability"]))
     _graph.register_backend("gpu", _lower, _runtime.api_capsule())
 
 
@@ -69,5 +72,5 @@ def functions(sources: list[Any]) -> dict[str, Any]:
             for source, cubin in zip(missing, cubins, strict=True):
                 shared = source.launch.shared
                 most = shared if isinstance(shared, int) else 0
-                _functions[source.name] = _runtime.Module(cubin).function(source.name, most)
+                _functions[source.name] = _runtime.Module(cubin).function(source.name, most, source.launch.cluster)
         return {s.name: _functions[s.name] for s in sources}

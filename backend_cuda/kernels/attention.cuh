@@ -261,30 +261,77 @@ DEVICE DecodePart<S> decode_part(uint4* shared, Query query, float scale, const 
 template <class S>
 constexpr int kPartWords = (S::kRows * (S::kDv + 2) + 3) / 4 * 4;
 
-// Writes the result of one split, or of all if this block is the last of `splits`.
+// Adds up what the blocks of a cluster found, each block a slice of the features: a lane has one block's part of one
+// feature, so what a reader waits for is one round trip to another block's memory. give(row, feature, sum, maximum,
+// total) gets the sums as of one split.
+template <class S, int kCluster, class Give>
+DEVICE void combine_cluster(const DecodePart<S>& part, Give give) {
+    constexpr int kElements = S::kRows * S::kDv, kSlice = (kElements + kCluster - 1) / kCluster;
+    static_assert(kCluster <= 32 && S::kThreads % 32 == 0);
+    cluster_barrier();
+    const u32 from = threadIdx.x % kCluster;
+    const int first = int(blockIdx.y % kCluster) * kSlice;
+    // Whole warps go round together, since they meet in shuffles.
+    for (int base = 0; base < kSlice * kCluster; base += S::kThreads) {
+        const int i = first + (base + int(threadIdx.x)) / kCluster;
+        const bool inside = i < first + kSlice && i < kElements;
+        const int at = inside ? i : 0, r = at / S::kDv;
+        const float maximum = cluster_load(part.maximum + r, from);
+        float total = cluster_load(part.total + r, from), sum = cluster_load(part.sum + at, from);
+        float top = maximum;
+#pragma unroll
+        for (int lanes = kCluster / 2; lanes > 0; lanes /= 2) top = fmaxf(top, shuffle_xor(top, lanes));
+        const float weight = exp2f(maximum - reference(top));
+        total *= weight;
+        sum *= weight;
+#pragma unroll
+        for (int lanes = kCluster / 2; lanes > 0; lanes /= 2) {
+            total += shuffle_xor(total, lanes);
+            sum += shuffle_xor(sum, lanes);
+        }
+        if (inside && from == 0) give(r, at % S::kDv, sum, top, total);
+    }
+    cluster_barrier();  // nobody leaves while others read its memory
+}
+
+// Writes the result of one split, or of all if this block is the last of `blocks` that share its rows. A split is what
+// a block found, or a cluster of them.
 //
 // sink(row) is the score of a row's sink, -infinity for none; store(row, feature, value) writes the result.
-template <class S, class Sink, class Store>
-DEVICE void decode_finish(uint4* shared, const DecodePart<S>& part, float* workspace, u32* counter, i64 tile, u32 split,
-                          u32 splits, Sink sink, Store store) {
+template <class S, int kCluster, class Sink, class Store>
+DEVICE void decode_finish(uint4* shared, const DecodePart<S>& part, float* workspace, u32* counter, i64 tile,
+                          u32 blocks, Sink sink, Store store) {
     constexpr int kRows = S::kRows, kDv = S::kDv, kThreads = S::kThreads;
-    if (splits == 1) {
+    const u32 splits = blocks / kCluster;
+    auto finish = [&](int r, int feature, float sum, float maximum, float total) {
+        const float s = sink(r);
+        const float zero = reference(fmaxf(s, maximum)), factor = exp2f(maximum - zero);
+        store(r, feature, sum * factor / (total * factor + exp2f(s - zero)));
+    };
+    float* first = workspace + tile * splits * kPartWords<S>;
+    float* own = first + i64(blockIdx.y / kCluster) * kPartWords<S>;
+    auto keep = [&](int r, int feature, float sum, float maximum, float total) {
+        own[r * kDv + feature] = sum;
+        if (feature == 0) {
+            own[kRows * kDv + r] = maximum;
+            own[kRows * (kDv + 1) + r] = total;
+        }
+    };
+    if constexpr (kCluster > 1) {
+        if (splits == 1) return combine_cluster<S, kCluster>(part, finish);
+        combine_cluster<S, kCluster>(part, keep);
+    } else {
         for (int i = threadIdx.x; i < kRows * kDv; i += kThreads) {
             const int r = i / kDv;
-            const float m = part.maximum[r], s = sink(r);
-            const float zero = reference(fmaxf(s, m)), factor = exp2f(m - zero);
-            store(r, i % kDv, part.sum[i] * factor / (part.total[r] * factor + exp2f(s - zero)));
+            if (splits == 1) {
+                finish(r, i % kDv, part.sum[i], part.maximum[r], part.total[r]);
+            } else {
+                keep(r, i % kDv, part.sum[i], part.maximum[r], part.total[r]);
+            }
         }
-        return;
+        if (splits == 1) return;
     }
-    float* first = workspace + tile * splits * kPartWords<S>;
-    float* own = first + i64(split) * kPartWords<S>;
-    for (int i = threadIdx.x; i < kRows * kDv; i += kThreads) own[i] = part.sum[i];
-    for (int r = threadIdx.x; r < kRows; r += kThreads) {
-        own[kRows * kDv + r] = part.maximum[r];
-        own[kRows * (kDv + 1) + r] = part.total[r];
-    }
-    if (!is_last_block(counter, splits)) return;
+    if (!is_last_block(counter, blocks)) return;
 
     float* weights = reinterpret_cast<float*>(shared);  // [row][split]
     const int lane = threadIdx.x % 32;

@@ -12,6 +12,7 @@ from typing import Literal
 from .codegen import Params, define
 from .kernel import KernelSource, Launch, Size, product
 from .ops import ITEMSIZE, storage
+from .target import target
 
 Mask = Literal["none", "bool", "additive", "causal"]
 MASKS: tuple[Mask, ...] = ("none", "bool", "additive", "causal")
@@ -33,6 +34,8 @@ class DecodeVariant:
         keys: taken by a thread at a time.
         stages: such times in flight, and one more being used.
         blocks: that a long row of keys is split over, for the whole grid.
+        cluster: blocks that add up what they found in shared memory, a power of two up to 16; a row is split over one
+            cluster, or over several if it is very long. Where there are no clusters, memory serves.
     """
 
     heads: int
@@ -40,6 +43,7 @@ class DecodeVariant:
     keys: int = 2
     stages: int = 4
     blocks: int = 264
+    cluster: int = 1
 
 
 def _lanes(dtype: str, head_dim: int, value_dim: int) -> tuple[int, int, int]:
@@ -56,15 +60,21 @@ def _shared_bytes(dtype: str, head_dim: int, value_dim: int, rows: int, variant:
     ring = variant.keys * (c + cv) * variant.stages * variant.threads * 16
     sums = rows * (variant.threads // 32 * (value_dim + 3) + 2) * 4
     copies = 2048 if rows <= 12 else 1024
-    splits = -(-rows * variant.blocks // 4) * 16 + max(2, copies // variant.threads) * variant.threads * 16
+    splits = -(-rows * _most_splits(variant) // 4) * 16 + max(2, copies // variant.threads) * variant.threads * 16
     return max(ring, sums, splits)
 
 
-def choose_decode_variant(dtype: str, head_dim: int, value_dim: int, group: int, queries: int = 1) -> DecodeVariant:
-    """A fast variant; any is correct.
+def _most_splits(variant: DecodeVariant) -> int:
+    return max(variant.blocks, variant.cluster)
+
+
+def choose_decode_variant(
+    dtype: str, head_dim: int, value_dim: int, group: int, queries: int = 1, kv_heads: int = 8
+) -> DecodeVariant:
+    """A fast variant where the batch has `kv_heads` heads of keys in all; any is correct.
 
     >>> choose_decode_variant("bfloat16", 128, 128, 4)
-    DecodeVariant(heads=4, threads=256, keys=1, stages=5, blocks=132)
+    DecodeVariant(heads=4, threads=256, keys=1, stages=5, blocks=132, cluster=16)
     """
     _, c, cv = _lanes(dtype, head_dim, value_dim)
     most = max(1, _ROW_REGISTERS // (max(c, cv) * (16 // ITEMSIZE[dtype]) * queries))
@@ -75,7 +85,12 @@ def choose_decode_variant(dtype: str, head_dim: int, value_dim: int, group: int,
     while True:
         stage = keys * (c + cv) * threads * 16
         stages = max(2, min(6, (40 << 10) // stage))
-        variant = DecodeVariant(heads, threads, keys, stages, 264 * 128 // max(threads, 128))
+        tiles = kv_heads * -(-group // heads)
+        cluster = target.max_cluster
+        while cluster > 1 and tiles * cluster > 2 * target.multiprocessors:
+            cluster //= 2
+        blocks = 2 * target.multiprocessors * 128 // max(threads, 128)
+        variant = DecodeVariant(heads, threads, keys, stages, blocks, cluster)
         if threads == 32 or _shared_bytes(dtype, head_dim, value_dim, rows, variant) <= _STATIC_SHARED:
             return variant
         threads //= 2
@@ -130,6 +145,8 @@ def generate_decode(
         raise ValueError(f"a group has heads and a tile has queries, not {group} and {queries}")
     variant = variant or choose_decode_variant(dtype, head_dim, value_dim, group, queries)
     rows = variant.heads * queries
+    if variant.cluster not in (1, 2, 4, 8, 16):
+        raise ValueError(f"a cluster is 1, 2, 4, 8 or 16 blocks: {variant}")
     if variant.threads % 32 or not 32 <= variant.threads <= 1024 or variant.keys < 1 or variant.stages < 2:
         raise ValueError(f"a block is whole warps, with 2 stages or more: {variant}")
     shared = _shared_bytes(dtype, head_dim, value_dim, rows, variant)
@@ -143,7 +160,11 @@ def generate_decode(
     )
     lanes, _, _ = _lanes(dtype, head_dim, value_dim)
     step = variant.threads // lanes * variant.keys
-    splits: Size = ("max", 1, ("min", ("div", variant.blocks, tiles), ("cdiv", "d3", max(64, step))))
+    # Splits that are not of one cluster meet in memory, which takes as long as hundreds of keys do.
+    worth = max(64, step) if variant.cluster == 1 else max(1024, step) * variant.cluster
+    room: Size = ("div", variant.blocks, ("mul", tiles, variant.cluster))
+    clusters: Size = ("max", 1, ("min", room, ("cdiv", "d3", worth)))
+    splits: Size = ("mul", variant.cluster, clusters)
 
     params = _attention_params(dtype, mask, mask_dtype or dtype, has_sinks, one_query=queries == 1)
     part_bytes = (rows * (value_dim + 2) + 3) // 4 * 16
@@ -151,13 +172,14 @@ def generate_decode(
     params.add(
         ("workspace", ("max", 16, ("mul", is_split, ("mul", ("mul", tiles, splits), part_bytes)))), "f32* workspace"
     )
-    params.add(("counters", variant.blocks), "u32* counters")
+    params.add(("counters", variant.blocks), "u32* counters")  # of tiles that are split over several clusters
     sinks = 3 + (mask in ("bool", "additive"))
     sink = f"to_compute(p{sinks}[head_of(r)]) * kLog2e" if has_sinks else "-float_infinity()"
     row_strides = "" if queries == 1 else " + query_of(r) * t0_2"
     body = [
         f"using S = DecodeShape<{storage(dtype)}, {head_dim}, {value_dim}, {rows}, {variant.threads}, {variant.keys}, "
-        f"{variant.stages}, {variant.blocks}>;",
+        f"{variant.stages}, {_most_splits(variant)}>;",
+        f"constexpr int kCluster = kHasClusters ? {variant.cluster} : 1;",
         "__shared__ uint4 memory[S::kSharedBytes / 16];",
         f"const i64 n_queries = {'1' if queries == 1 else 'd2'};",
         "i64 tile = blockIdx.x;",
@@ -185,11 +207,12 @@ def generate_decode(
         "const i64 begin = min_i64(d3, blockIdx.y * per_split), end = min_i64(d3, begin + per_split);",
         "const auto part = decode_part<S>(memory, query, s0_f32 * kLog2e, p1 + batch * t1_0 + kv_head * t1_1, t1_3, "
         "p2 + batch * t2_0 + kv_head * t2_1, t2_3, begin, end, adjust);",
-        "decode_finish<S>(memory, part, workspace, counters + blockIdx.x, blockIdx.x, blockIdx.y, u32(splits), sink, "
+        "decode_finish<S, kCluster>(memory, part, workspace, counters + blockIdx.x, blockIdx.x, u32(splits), sink, "
         "store);",
     ]
     label = f"decode_{dtype}_{head_dim}_{value_dim}_{mask}" + ("_sinks" if has_sinks else "")
-    return _assemble(label, params, body, Launch((variant.threads, 1, 1), (tiles, splits, 1)))
+    launch = Launch((variant.threads, 1, 1), (tiles, splits, 1), cluster=variant.cluster)
+    return define(label, "attention.cuh", params, body, launch)
 
 
 def _check(head_dim: int, value_dim: int, mask: str) -> None:
@@ -310,13 +333,7 @@ def generate_rows(
     )
     label = f"attention_{dtype}_{head_dim}_{value_dim}_{mask}" + ("_sinks" if has_sinks else "")
     tiles: Size = product([("cdiv", "d2", 16 * queries), "d1", "d0"])
-    return _assemble(label, params, body, Launch((256, 1, 1), (tiles, 1, 1)), "attention_rows.cuh")
-
-
-def _assemble(
-    label: str, params: Params, body: list[str], launch: Launch, header: str = "attention.cuh"
-) -> KernelSource:
-    return define(label, header, params, body, launch)
+    return define(label, "attention_rows.cuh", params, body, Launch((256, 1, 1), (tiles, 1, 1)))
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:

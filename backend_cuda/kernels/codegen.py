@@ -147,11 +147,12 @@ def define(
         before: statements that need not wait: they read nothing that a plan writes, and write no global memory.
     """
     threads = launch.block[0] * launch.block[1] * launch.block[2]
+    cluster = f"CLUSTER_DIMS(1, {launch.cluster}, 1) " if launch.cluster > 1 else ""
     lines = ["launch_dependents();", *before, "wait_for_producers();", *body]
     text = "\n".join(
         [
             f'#include "{header}"',
-            f'extern "C" __global__ void __launch_bounds__({threads}) KERNEL_NAME({params.signature()}) {{',
+            f'extern "C" __global__ void {cluster}__launch_bounds__({threads}) KERNEL_NAME({params.signature()}) {{',
             *("    " + line for line in lines),
             "}",
             "",

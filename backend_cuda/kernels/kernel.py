@@ -29,11 +29,12 @@ _NAME = "KERNEL_NAME"
 
 @dataclass(frozen=True)
 class Launch:
-    """Threads of a block, blocks of the grid, and bytes of dynamic shared memory."""
+    """Threads of a block, blocks of the grid, bytes of dynamic shared memory, and blocks of a cluster, along y."""
 
     block: tuple[int, int, int]
     grid: tuple[Size, Size, Size]
     shared: Size = 0
+    cluster: int = 1
 
 
 @dataclass(frozen=True)

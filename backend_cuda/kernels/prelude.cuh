@@ -282,6 +282,33 @@ DEVICE void store_strided(T* p, i64 stride, const Pack<T, N>& x, i64 count) {
     }
 }
 
+// ---- clusters (compute capability 9.0): blocks that run at the same time and read one another's shared memory
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define CLUSTER_DIMS(x, y, z) __cluster_dims__(x, y, z)
+constexpr bool kHasClusters = true;
+#else
+#define CLUSTER_DIMS(x, y, z)
+constexpr bool kHasClusters = false;
+#endif
+// Waits for all threads of the cluster; what they wrote to shared memory before can be read after.
+DEVICE void cluster_barrier() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+// The word at the same place of another block's shared memory.
+DEVICE float cluster_load(const float* own, u32 rank) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    u32 there;
+    float x;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(u32(__cvta_generic_to_shared(own))), "r"(rank));
+    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(x) : "r"(there) : "memory");
+    return x;
+#else
+    return *own;
+#endif
+}
+
 // ---- indices
 DEVICE i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 DEVICE i64 min_i64(i64 a, i64 b) { return a < b ? a : b; }

@@ -70,9 +70,9 @@ def _sdpa(b: Builder, i: int) -> None:
 
 
 @functools.lru_cache(maxsize=512)
-def _decode_kernel(dtype: str, static: tuple[Any, ...]) -> KernelSource:
+def _decode_kernel(dtype: str, static: tuple[Any, ...], variant: kernels.DecodeVariant) -> KernelSource:
     mask, has_sinks, head_dim, value_dim, group = static
-    return kernels.generate_decode(dtype, head_dim, value_dim, group, mask, has_sinks)
+    return kernels.generate_decode(dtype, head_dim, value_dim, group, mask, has_sinks, variant=variant)
 
 
 @functools.lru_cache(maxsize=512)
@@ -87,8 +87,14 @@ def _own_kernel(b: Builder, i: int, one_query: bool) -> None:
     mask, has_sinks = static[:2]
     if one_query and mask == "causal":  # the last query sees every key
         static = ("none", *static[1:])
-    kernel = (_decode_kernel if one_query else _rows_kernel)(b.dtype(i), static)
     q, k, v = (_features_adjacent(b, j) for j in node.inputs[:3])
+    if one_query:
+        kv_heads = b.table.value(k.dims[0] * k.dims[1])
+        head_dim, value_dim, group = static[2:]
+        variant = kernels.choose_decode_variant(b.dtype(i), head_dim, value_dim, group, kv_heads=kv_heads)
+        kernel = _decode_kernel(b.dtype(i), static, variant)
+    else:
+        kernel = _rows_kernel(b.dtype(i), static)
     zero = b.lift(0)
     operands = [
         Operand(q, (q.strides[0], q.strides[1], q.strides[2], zero)),

@@ -6,6 +6,7 @@ a GPU, and compared.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,9 @@ from ..kernels.ops import ITEMSIZE
 from .sym import IntLike, Registers, Sym, SymTable
 
 Dims = tuple[Sym, ...]
+
+# Whether a kernel may start while the one before it runs, if that is the only one it waits for.
+PROGRAMMATIC = os.environ.get("MLXLITE_PROGRAMMATIC_LAUNCH", "1") != "0"
 
 
 @dataclass(eq=False)
@@ -160,7 +164,8 @@ def assemble(plan: Plan, runtime: Any, function_of: Callable[[list[KernelSource]
             grid = tuple(reg(g) for g in node.grid)
             function = functions[node.source.name]
             block = node.source.launch.block
-            nodes.append(("kernel", function, grid, block, reg(node.shared), arguments, None, node.label))
+            flags = {"pdl": PROGRAMMATIC and "wait_for_producers();" in node.source.source}
+            nodes.append(("kernel", function, grid, block, reg(node.shared), arguments, flags, node.label))
         elif isinstance(node, MatmulNode):
             spec: dict[str, Any] = {name: place(view) for name, view in node.places.items()}
             spec.update({name: reg(value) for name, value in node.sizes.items()})

@@ -1,0 +1,28 @@
+"""The device that variants of kernels are chosen for: any variant is correct on any device, these are fast on one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Target:
+    """What a choice looks at. An H100's until `use` says otherwise.
+
+    Attributes:
+        multiprocessors: of the device.
+        max_cluster: blocks of a cluster at most; 1 where there are none.
+    """
+
+    multiprocessors: int = 132
+    max_cluster: int = 16
+
+    def use(self, multiprocessors: int, compute_capability: tuple[int, int]) -> None:
+        """Choose for a device."""
+        self.multiprocessors = multiprocessors
+        # Sixteen is beyond what every device with clusters must have; data center parts of 9.0 and 10.0 do.
+        data_center = compute_capability in ((9, 0), (10, 0))
+        self.max_cluster = 16 if data_center else 8 if compute_capability >= (9, 0) else 1
+
+
+target = Target()
