@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from typing import Any
 
 import mlx.core
@@ -371,17 +372,38 @@ def test_strict_errors_name_the_parameters(models):
 
 def test_attributes():
     module = nn.Linear(2, 2)
-    assert "bias" in module and "bias" not in vars(module)
+    assert "bias" in module and module["bias"] is module.bias
     module.bias = 5  # no array any more: a plain attribute
     assert module.bias == 5 and "bias" not in module
     module.bias = mx.ones(2)
-    assert "bias" in module and "bias" not in vars(module)
+    assert "bias" in module and module["bias"] is module.bias
+    module["bias"] = mx.zeros(2)
+    assert module["bias"] is module.bias
     del module.bias
-    assert not hasattr(module, "bias")
+    assert not hasattr(module, "bias") and "bias" not in module
     assert names(module.parameters()) == ["weight"]
     module["weight"] = mx.zeros((2, 2))
     assert to_numpy(module(mx.ones((1, 2)))).sum() == 0
     assert module.state is module
+
+
+@pytest.mark.mlxlite_only
+def test_items_and_attributes_stay_the_same():
+    module = nn.Module()
+    module["a"] = mx.ones(1)
+    module |= {"b": mx.ones(2)}
+    assert module.a is module["a"] and module.b is module["b"]
+    assert module.setdefault("c", mx.ones(3)) is module.c
+    assert module.pop("b").shape == (2,) and not hasattr(module, "b")
+    assert module.pop("eps", 3) == 3
+    assert module.popitem()[0] == "c" and not hasattr(module, "c")
+    module["keys"] = mx.ones(4)  # the class has that: it stays a method, and the item an item
+    assert list(module.keys()) == ["a", "keys"]
+    copied = pickle.loads(pickle.dumps(module))
+    copied["a"] = mx.zeros(1)
+    assert copied.a.item() == 0 and module.a.item() == 1
+    module.clear()
+    assert not module and not hasattr(module, "a")
 
 
 def test_value_and_grad():

@@ -16,6 +16,9 @@ _layer_norm = general("layer_norm", "normalization")
 _rope = general("rope", "normalization")
 _sdpa = general("sdpa", "attention")
 
+_FLOATING = frozenset((_graph.float16, _graph.bfloat16, _graph.float32, _graph.float64))
+_WEIGHTED = (True,)
+
 
 def _common(name: str, x: array, *others: array | None) -> Dtype:
     dtype = x.dtype
@@ -65,6 +68,10 @@ def rms_norm(x: array, weight: array | None, eps: float, *, stream: Any = None) 
     >>> mx.fast.rms_norm(mx.array([3.0, 4.0]), None, 0.0)
     array([0.848528, 1.13137], dtype=float32)
     """
+    if type(x) is array and type(weight) is array:  # as nearly always: without the cost of looking for mistakes
+        shape, dtype = x.shape, x.dtype
+        if dtype is weight.dtype and shape[-1:] == weight.shape and dtype in _FLOATING:
+            return _rms_norm.record((x, weight), shape, dtype, _WEIGHTED, (), (eps,), stream)
     _input("rms_norm", x)
     _affine("rms_norm", "weight", x, weight)
     dtype = _common("rms_norm", x, weight)
@@ -132,32 +139,35 @@ def rope(
         ValueError: a shape or dtype that does not fit, or both or neither of base and freqs.
     """
     require_array(a, "rope")
-    if a.ndim < 3:
-        raise ValueError(f"[rope] Input must have at least 3 dimensions but got input with {a.ndim} dimensions.")
-    if a.dtype.category != "floating":
-        raise ValueError(f"[rope] Input must be a floating type but got {a.dtype.name}.")
+    shape, dtype = a.shape, a.dtype
+    if len(shape) < 3:
+        raise ValueError(f"[rope] Input must have at least 3 dimensions but got input with {len(shape)} dimensions.")
+    if dtype not in _FLOATING:
+        raise ValueError(f"[rope] Input must be a floating type but got {dtype.name}.")
     dims = operator.index(dims)
-    if dims % 2 or not 0 < dims <= a.shape[-1]:
-        raise ValueError(f"[rope] dims must be even, positive and at most {a.shape[-1]}, got {dims}.")
+    if dims % 2 or not 0 < dims <= shape[-1]:
+        raise ValueError(f"[rope] dims must be even, positive and at most {shape[-1]}, got {dims}.")
     if (base is None) == (freqs is None):
         raise ValueError("[rope] Exactly one of base or freqs must be None.")
-    inputs, ints = [a], [0]
+    inputs: tuple[array, ...] = (a,)
+    has_offset = isinstance(offset, array)
     if isinstance(offset, array):
         if offset.dtype.category not in ("signed", "unsigned"):
             raise ValueError(f"[rope] offset must be an integer but got {offset.dtype.name}.")
-        if offset.shape not in ((), (1,), (a.shape[0],)):
-            raise ValueError(f"[rope] offset must be a scalar or have shape ({a.shape[0]},), got {offset.shape}.")
-        inputs.append(_graph.reshape(to_dtype(offset, _graph.int32, stream), (offset.size,), stream))
+        if offset.shape not in ((), (1,), (shape[0],)):
+            raise ValueError(f"[rope] offset must be a scalar or have shape ({shape[0]},), got {offset.shape}.")
+        inputs += (_graph.reshape(to_dtype(offset, _graph.int32, stream), (offset.size,), stream),)
+        position = 0
     else:
-        ints = [operator.index(offset)]
+        position = operator.index(offset)
     if freqs is not None:
         require_array(freqs, "rope")
         if freqs.shape != (dims // 2,):
             raise ValueError(f"[rope] freqs must have shape ({dims // 2},), got {freqs.shape}.")
-        inputs.append(to_dtype(freqs, _graph.float32, stream))
-    static = (dims, bool(traditional), isinstance(offset, array), freqs is not None)
-    floats = (1.0 if base is None else float(base), float(scale))
-    return _rope.record(inputs, a.shape, a.dtype, static, ints, floats, stream=stream)
+        inputs += (to_dtype(freqs, _graph.float32, stream),)
+    static = (dims, bool(traditional), has_offset, freqs is not None)
+    floats = (1.0 if base is None else base, scale)
+    return _rope.record(inputs, shape, dtype, static, (position,), floats, stream)
 
 
 def scaled_dot_product_attention(
@@ -193,17 +203,21 @@ def scaled_dot_product_attention(
     name = "scaled_dot_product_attention"
     for tensor in (q, k, v):
         require_array(tensor, name)
-        if tensor.ndim != 4:
-            raise ValueError(f"[{name}] input with shape {tensor.shape} expected to be rank 4")
-    dtype = _common(name, q, k, v)
-    batch, heads, n_queries, features = q.shape
-    kv_heads, n_keys = k.shape[1:3]
-    if not q.shape[0] == k.shape[0] == v.shape[0]:
-        raise ValueError(f"[{name}] mismatching batch dimension for input shapes {q.shape}, {k.shape}, {v.shape}.")
-    if k.shape[3] != features:
-        raise ValueError(f"[{name}] query, keys expected to have matching last dimension; found {q.shape}, {k.shape}.")
-    if v.shape[1:3] != (kv_heads, n_keys):
-        raise ValueError(f"[{name}] keys, values expected to have the same heads and length: {k.shape}, {v.shape}.")
+    q_shape, k_shape, v_shape = q.shape, k.shape, v.shape
+    for shape in (q_shape, k_shape, v_shape):
+        if len(shape) != 4:
+            raise ValueError(f"[{name}] input with shape {shape} expected to be rank 4")
+    dtype = q.dtype
+    if not (dtype is k.dtype and dtype is v.dtype and dtype in _FLOATING):
+        dtype = _common(name, q, k, v)
+    batch, heads, n_queries, features = q_shape
+    _, kv_heads, n_keys, value_features = v_shape
+    if not batch == k_shape[0] == v_shape[0]:
+        raise ValueError(f"[{name}] mismatching batch dimension for input shapes {q_shape}, {k_shape}, {v_shape}.")
+    if k_shape[3] != features:
+        raise ValueError(f"[{name}] query, keys expected to have matching last dimension; found {q_shape}, {k_shape}.")
+    if k_shape[1:3] != v_shape[1:3]:
+        raise ValueError(f"[{name}] keys, values expected to have the same heads and length: {k_shape}, {v_shape}.")
     if kv_heads == 0 or heads % kv_heads:
         raise ValueError(f"[{name}] n_heads must be a multiple of n_kv_heads, found {heads} for {kv_heads}.")
     inputs = [to_dtype(a, dtype, stream) for a in (q, k, v)]
@@ -223,10 +237,10 @@ def scaled_dot_product_attention(
         if _graph.promote_types(sinks.dtype, dtype) != dtype:
             raise ValueError(f"[{name}] Type of sinks must promote to {dtype.name}, got {sinks.dtype.name}.")
         inputs.append(to_dtype(sinks, dtype, stream))
-    shape = (batch, heads, n_queries, v.shape[3])
+    shape = (batch, heads, n_queries, value_features)
     # Head sizes are static: kernels are made for them, and libraries take some and decline others.
-    static = (kind, sinks is not None, features, v.shape[3], heads // kv_heads)
-    return _sdpa.record(inputs, shape, dtype, static, floats=(float(scale),), stream=stream)
+    static = (kind, sinks is not None, features, value_features, heads // kv_heads)
+    return _sdpa.record(inputs, shape, dtype, static, (), (scale,), stream)
 
 
 def _mask(mask: array, shape: tuple[int, ...], dtype: Dtype, stream: Any) -> array:

@@ -5,6 +5,7 @@
 #include <exception>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "mlxlite/graph/primitive.h"
 
@@ -14,6 +15,22 @@ struct TypeError : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 inline TypeError type_error(const std::string& message) { return TypeError(message); }
+
+// What a Python call returned; PythonError if it failed.
+inline PyObject* checked(PyObject* object) {
+    if (!object) throw PythonError{};
+    return object;
+}
+
+// A reference that is given up at the end of the scope.
+struct Owned {
+    PyObject* object;
+    explicit Owned(PyObject* o) : object(checked(o)) {}
+    ~Owned() { Py_XDECREF(object); }
+    Owned(const Owned&) = delete;
+    Owned& operator=(const Owned&) = delete;
+    PyObject* release() { return std::exchange(object, nullptr); }
+};
 
 template <class Function>
 auto guarded(Function&& function) noexcept -> decltype(function()) {

@@ -18,20 +18,6 @@ void destroy_host(Buffer* buffer) {
     delete buffer;
 }
 
-PyObject* checked(PyObject* object) {
-    if (!object) throw PythonError{};
-    return object;
-}
-
-struct Owned {
-    PyObject* object;
-    explicit Owned(PyObject* o) : object(checked(o)) {}
-    ~Owned() { Py_XDECREF(object); }
-    Owned(const Owned&) = delete;
-    Owned& operator=(const Owned&) = delete;
-    PyObject* release() { return std::exchange(object, nullptr); }
-};
-
 void* address_of(PyObject* ndarray) {
     Owned number(PyObject_CallOneArg(hooks().address, ndarray));
     void* address = PyLong_AsVoidPtr(number.object);

@@ -3,8 +3,11 @@
 #include <structmember.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <map>
 #include <stdexcept>
+#include <unordered_map>
 #include <vector>
 
 #include "mlxlite/graph/array_type.h"
@@ -154,13 +157,18 @@ Node* record_copy(Node* a, Device device) {
 
 namespace {
 
+// Runs of input dims and of output dims, four bounds a run: every run has a dim of one or the other.
+using Groups = std::array<std::uint8_t, 4 * 2 * kMaxRank + 1>;
+
 // Which runs of input dims make which runs of output dims: the least that must stay the same for a plan to stay valid.
-PyObject* reshape_groups(std::span<const std::int64_t> in, std::span<const std::int64_t> out) {
-    std::vector<int> flat;
-    std::size_t i = 0, j = 0;
+// The number of bounds comes last.
+Groups reshape_groups(std::span<const std::int64_t> in, std::span<const std::int64_t> out) {
+    Groups flat{};
+    std::size_t i = 0, j = 0, n = 0;
     bool empty = std::find(in.begin(), in.end(), 0) != in.end();
     if (empty) {
-        flat = {0, static_cast<int>(in.size()), 0, static_cast<int>(out.size())};
+        for (std::size_t v : {std::size_t{0}, in.size(), std::size_t{0}, out.size()})
+            flat[n++] = static_cast<std::uint8_t>(v);
     } else {
         while (i < in.size() || j < out.size()) {
             std::size_t i0 = i, j0 = j;
@@ -172,14 +180,24 @@ PyObject* reshape_groups(std::span<const std::int64_t> in, std::span<const std::
                 else
                     pj *= out[j++];
             }
-            for (std::size_t v : {i0, i, j0, j}) flat.push_back(static_cast<int>(v));
+            for (std::size_t v : {i0, i, j0, j}) flat[n++] = static_cast<std::uint8_t>(v);
         }
     }
-    PyObject* groups = PyTuple_New(static_cast<Py_ssize_t>(flat.size() / 4));
-    for (std::size_t g = 0; groups && g < flat.size() / 4; ++g)
+    flat.back() = static_cast<std::uint8_t>(n);
+    return flat;
+}
+
+std::uint32_t reshape_static(const Groups& flat) {
+    static auto* known = new std::map<Groups, std::uint32_t>;
+    if (auto found = known->find(flat); found != known->end()) return found->second;
+    std::size_t n = flat.back() / 4;
+    PyObject* groups = PyTuple_New(static_cast<Py_ssize_t>(n));
+    for (std::size_t g = 0; groups && g < n; ++g)
         PyTuple_SET_ITEM(groups, static_cast<Py_ssize_t>(g),
                          Py_BuildValue("(iiii)", flat[4 * g], flat[4 * g + 1], flat[4 * g + 2], flat[4 * g + 3]));
-    return groups;
+    PyObject* attributes = groups ? Py_BuildValue("(N)", groups) : nullptr;
+    Owned owner(attributes);
+    return (*known)[flat] = intern_static(attributes);
 }
 
 }  // namespace
@@ -212,20 +230,10 @@ Node* record_reshape(Node* a, std::span<const std::int64_t> wanted, Device devic
                                     shape_text(wanted) + ".");
     std::span<const std::int64_t> out{shape, wanted.size()};
     if (std::ranges::equal(out, a->dims())) return retain(a);
-    PyObject* groups = reshape_groups(a->dims(), out);
-    if (!groups) throw PythonError{};
-    PyObject* attributes = Py_BuildValue("(N)", groups);
-    if (!attributes) throw PythonError{};
-    std::uint32_t id;
-    try {
-        id = intern_static(attributes);
-    } catch (...) {
-        Py_DECREF(attributes);
-        throw;
-    }
-    Py_DECREF(attributes);
+    std::uint32_t id = reshape_static(reshape_groups(a->dims(), out));
+    static Primitive* reshape = builtin("reshape");
     Node* inputs[] = {a};
-    Node* node = new_op(builtin("reshape"), a->dtype, device, inputs, out);
+    Node* node = new_op(reshape, a->dtype, device, inputs, out);
     node->static_id = id;
     return node;
 }
@@ -237,6 +245,8 @@ namespace {
 struct StaticTable {
     PyObject* ids = PyDict_New();
     PyObject* ids_by_text = PyDict_New();  // of those that equal an earlier one but differ in a type
+    // Of the objects in `values`, which live for ever: callers often pass the same constant.
+    std::unordered_map<PyObject*, std::uint32_t> ids_by_address;
     std::vector<PyObject*> values{Py_None};
 };
 StaticTable& static_table() {
@@ -265,6 +275,7 @@ std::uint32_t intern_in(PyObject* ids, PyObject* key, PyObject* value) {
     Py_DECREF(number);
     if (failed) throw PythonError{};
     table.values.push_back(Py_NewRef(value));
+    table.ids_by_address.emplace(value, id);
     return id;
 }
 
@@ -273,15 +284,12 @@ std::uint32_t intern_in(PyObject* ids, PyObject* key, PyObject* value) {
 std::uint32_t intern_static(PyObject* value) {
     if (value == Py_None) return 0;
     auto& table = static_table();
+    if (auto known = table.ids_by_address.find(value); known != table.ids_by_address.end()) return known->second;
     if (PyObject* found = PyDict_GetItemWithError(table.ids, value)) {
         auto id = static_cast<std::uint32_t>(PyLong_AsUnsignedLong(found));
         if (same_types(table.values[id], value)) return id;
         PyObject* text = PyObject_Repr(value);
-        if (!text) throw PythonError{};
-        struct Drop {
-            PyObject* o;
-            ~Drop() { Py_DECREF(o); }
-        } drop{text};
+        Owned drop(text);
         found = PyDict_GetItemWithError(table.ids_by_text, text);
         if (found) return static_cast<std::uint32_t>(PyLong_AsUnsignedLong(found));
         if (PyErr_Occurred()) throw PythonError{};
@@ -404,16 +412,49 @@ std::vector<std::int64_t> integers(PyObject* sequence, const char* what) {
     return values;
 }
 
-PyObject* primitive_record(PyObject* self, PyObject* args, PyObject* kwargs) {
-    static const char* keywords[] = {"inputs", "shape", "dtype", "static", "ints", "floats", "stream", nullptr};
-    PyObject *inputs, *shape, *dtype, *statics = Py_None, *ints = nullptr, *floats = nullptr, *stream = nullptr;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|OOOO", const_cast<char**>(keywords), &inputs, &shape, &dtype,
-                                     &statics, &ints, &floats, &stream))
-        return nullptr;
+// Arguments of a vectorcall by name; false, with TypeError set, for one that does not fit. Parsing a format string, as
+// PyArg_ParseTupleAndKeywords does, takes longer than recording the op.
+template <std::size_t N>
+bool parse_named(const char* function, PyObject* const (&names)[N], std::size_t n_required, PyObject* const* args,
+                 Py_ssize_t n_args, PyObject* kwnames, PyObject* (&values)[N]) {
+    if (n_args > static_cast<Py_ssize_t>(N)) {
+        PyErr_Format(PyExc_TypeError, "%s takes at most %zu arguments, got %zd", function, N, n_args);
+        return false;
+    }
+    std::copy(args, args + n_args, values);
+    for (Py_ssize_t k = 0; kwnames && k < PyTuple_GET_SIZE(kwnames); ++k) {
+        PyObject* name = PyTuple_GET_ITEM(kwnames, k);
+        std::size_t i = 0;
+        while (i < N && names[i] != name) ++i;  // names in code are interned
+        for (std::size_t j = 0; i == N && j < N; ++j)
+            if (PyUnicode_Compare(names[j], name) == 0) i = j;
+        if (i == N || values[i]) {
+            PyErr_Format(PyExc_TypeError, i == N ? "%s takes no argument called %R" : "%s got %R twice", function,
+                         name);
+            return false;
+        }
+        values[i] = args[n_args + k];
+    }
+    for (std::size_t i = 0; i < n_required; ++i)
+        if (!values[i]) {
+            PyErr_Format(PyExc_TypeError, "%s needs %R", function, names[i]);
+            return false;
+        }
+    return true;
+}
+
+PyObject* primitive_record(PyObject* self, PyObject* const* args, Py_ssize_t n_args, PyObject* kwnames) {
+    auto name = [](const char* text) { return PyUnicode_InternFromString(text); };
+    static PyObject* const names[] = {name("inputs"), name("shape"),  name("dtype"), name("static"),
+                                      name("ints"),   name("floats"), name("stream")};
+    PyObject* values[7] = {};
+    if (!parse_named("record", names, 3, args, n_args, kwnames, values)) return nullptr;
+    auto [inputs, shape, dtype, statics, ints, floats, stream] = values;
+    if (!statics) statics = Py_None;
     return guarded([&]() -> PyObject* {
         auto* p = reinterpret_cast<Primitive*>(self);
-        PyObject* fast = PySequence_Fast(inputs, "inputs must be a sequence of arrays");
-        if (!fast) throw PythonError{};
+        PyObject* fast = checked(PySequence_Fast(inputs, "inputs must be a sequence of arrays"));
+        Owned keeps_nodes(fast);
         std::vector<Node*> nodes(static_cast<std::size_t>(PySequence_Fast_GET_SIZE(fast)));
         bool all_arrays = true;
         for (std::size_t i = 0; i < nodes.size(); ++i) {
@@ -421,11 +462,6 @@ PyObject* primitive_record(PyObject* self, PyObject* args, PyObject* kwargs) {
             all_arrays = all_arrays && is_array(item);
             nodes[i] = all_arrays ? node_of(item) : nullptr;
         }
-        // `fast` keeps the nodes alive until the op holds them.
-        struct Drop {
-            PyObject* o;
-            ~Drop() { Py_DECREF(o); }
-        } drop{fast};
         if (!all_arrays) throw type_error("[" + std::string(p->c_name) + "] expects arrays");
         auto dims = integers(shape, "shape must be a sequence of integers");
         for (auto d : dims)
@@ -439,8 +475,7 @@ PyObject* primitive_record(PyObject* self, PyObject* args, PyObject* kwargs) {
             if (some_ints) node->attributes->ints = integers(ints, "ints must be a sequence of integers");
             if (some_floats) {
                 PyObject* values = PySequence_Fast(floats, "floats must be a sequence of numbers");
-                if (!values) throw PythonError{};
-                Drop drop_values{values};
+                Owned drop_values(values);
                 for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(values); ++i) {
                     double v = PyFloat_AsDouble(PySequence_Fast_GET_ITEM(values, i));
                     if (v == -1.0 && PyErr_Occurred()) throw PythonError{};
@@ -535,7 +570,7 @@ PyMemberDef primitive_members[] = {
 };
 
 PyMethodDef primitive_methods[] = {
-    {"record", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(primitive_record)), METH_VARARGS | METH_KEYWORDS,
+    {"record", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(primitive_record)), METH_FASTCALL | METH_KEYWORDS,
      "record(inputs, shape, dtype, static=None, ints=(), floats=(), stream=None) -> array"},
     {nullptr, nullptr, 0, nullptr},
 };

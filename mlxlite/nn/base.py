@@ -35,21 +35,54 @@ class Module(dict):
 
     # --- Attributes ---------------------------------------------------------------------------------------------------
 
+    # Items are attributes too, unless the class has one of that name. They are kept in __dict__ as well: looking there
+    # first and failing would cost each use of a layer as much as recording two operations.
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        if value is not None and not hasattr(type(self), key):
+            self.__dict__[key] = value
+        else:
+            self.__dict__.pop(key, None)
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        self.__dict__.pop(key, None)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        if key in self:
+            self.__dict__.pop(key, None)
+        return super().pop(key, *default)
+
+    def popitem(self) -> tuple[str, Any]:
+        key = next(reversed(self), None)
+        if key is None:
+            raise KeyError(f"{type(self).__name__} has no items")
+        return key, self.pop(key)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def clear(self) -> None:
+        for key in list(self):
+            del self[key]
+
+    def __ior__(self, other: Any) -> Module:  # type: ignore[misc]
+        for key, value in dict(other).items():
+            self[key] = value
+        return self
+
     def __getattr__(self, key: str) -> Any:
-        value = self.get(key)
-        if value is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
-        return value
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
 
     def __setattr__(self, key: str, value: Any) -> None:
         if isinstance(value, (mx.array, dict, list, tuple)):
-            # A plain attribute of this name would hide the item from now on.
-            if key not in self:
-                self.__dict__.pop(key, None)
             self[key] = value
         else:
-            super().__setattr__(key, value)
             self.pop(key, None)
+            super().__setattr__(key, value)
 
     def __delattr__(self, key: str) -> None:
         if self.get(key) is not None:

@@ -43,7 +43,6 @@ class Linear(Module):
         return f"input_dims={input_dims}, output_dims={output_dims}, bias={'bias' in self}"
 
     def __call__(self, x: mx.array) -> mx.array:
-        # Items, not attributes: a failed attribute look-up first would cost as much as recording the product.
         if "bias" in self:
-            return mx.addmm(self["bias"], x, self["weight"].T)
-        return x @ self["weight"].T
+            return mx.addmm(self.bias, x, self.weight.T)
+        return x @ self.weight.T
