@@ -72,5 +72,5 @@ def functions(sources: list[Any]) -> dict[str, Any]:
             for source, cubin in zip(missing, cubins, strict=True):
                 shared = source.launch.shared
                 most = shared if isinstance(shared, int) else 0
-                _functions[source.name] = _runtime.Module(cubin).function(source.name, most, source.launch.cluster)
+                _functions[source.name] = _runtime.Module(cubin).function(source.name, most)
         return {s.name: _functions[s.name] for s in sources}

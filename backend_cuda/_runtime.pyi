@@ -9,7 +9,7 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
                                    # driver_version, max_shared_per_block, max_threads_per_multiprocessor
     class Module:
         def __init__(self, cubin: bytes) -> None
-        def function(self, name: str, dynamic_shared_max: int = 0, cluster: int = 1) -> Function
+        def function(self, name: str, dynamic_shared_max: int = 0) -> Function
     class Function:                # name, registers, local_bytes, static_shared, max_threads, dynamic_shared_max: int
     class Plan:
         def __init__(self, n_sizes: int, n_scalars: int, size_program: list, buffers: list, nodes: list, edges: list,
@@ -54,7 +54,7 @@ class Function:
 
 class Module:
     def __init__(self, cubin: bytes) -> None: ...
-    def function(self, name: str, dynamic_shared_max: int = 0, cluster: int = 1) -> Function: ...
+    def function(self, name: str, dynamic_shared_max: int = 0) -> Function: ...
 
 class Plan:
     def __init__(

@@ -80,11 +80,18 @@ class Case:
 
 MASKS = ("none", "bool", "additive", "causal")
 SMALL = DecodeVariant(heads=2, threads=64, keys=2, stages=3, blocks=9)
+SIMPLE = DecodeVariant(heads=3, threads=64, keys=1, stages=2, blocks=20)
+MMA = DecodeVariant(heads=16, threads=64, keys=16, stages=3, blocks=30, tensor_cores=True)
 # name -> (arguments of generate_decode, variant, cases: b, h, kv, Tq, Tk)
 DECODE = {
     "mha": (("bfloat16", 64, 64, 1, "none", False), 1, None, [(1, 2, 2, 1, 300), (2, 1, 1, 1, 1), (1, 3, 3, 1, 64)]),
     "gqa": (("bfloat16", 64, 64, 3, "bool", True), 1, None, [(1, 9, 3, 1, 270), (2, 3, 1, 1, 65)]),
     "parts": (("float16", 32, 48, 3, "additive", False), 1, SMALL, [(1, 6, 2, 1, 150), (1, 3, 1, 1, 700)]),
+    "tiles": (("bfloat16", 128, 64, 12, "none", True), 1, None, [(1, 24, 2, 1, 300), (1, 12, 1, 1, 17)]),
+    "tiles of 80": (("float16", 80, 96, 8, "additive", False), 1, None, [(2, 8, 1, 1, 130), (1, 16, 2, 1, 40)]),
+    "tiles of 16": (("bfloat16", 16, 16, 16, "bool", False), 1, MMA, [(1, 16, 1, 1, 260), (1, 32, 2, 1, 5)]),
+    "tiles of queries": (("bfloat16", 32, 32, 2, "causal", True), 4, None, [(1, 4, 2, 6, 90), (2, 2, 1, 9, 9)]),
+    "one key a thread": (("bfloat16", 64, 64, 3, "none", True), 1, SIMPLE, [(1, 9, 3, 1, 270), (2, 3, 1, 1, 65)]),
     "wide": (("float32", 128, 128, 2, "bool", False), 1, None, [(1, 2, 1, 1, 140)]),
     "odd": (("float32", 33, 7, 5, "none", True), 1, None, [(1, 5, 1, 1, 131)]),
     "wider than a warp": (("float32", 200, 136, 1, "none", False), 1, None, [(1, 1, 1, 1, 40)]),
@@ -195,5 +202,9 @@ def test_bad_arguments_are_refused():
         generate_decode("float32", 64, 64, 1, "sliding")
     with pytest.raises(ValueError, match="shared memory"):
         generate_decode("float32", 64, 64, 1, variant=DecodeVariant(1, 1024, 4, 4))
+    with pytest.raises(ValueError, match="tensor cores"):
+        generate_decode("float32", 64, 64, 1, variant=DecodeVariant(1, 128, 16, 2, tensor_cores=True))
+    with pytest.raises(ValueError, match="cluster"):
+        generate_decode("float32", 64, 64, 1, variant=DecodeVariant(1, cluster=16))
     with pytest.raises(ValueError, match="whole warps"):
         generate_decode("float32", 64, 64, 1, variant=DecodeVariant(1, 100))

@@ -19,40 +19,100 @@ DEVICE constexpr int power_of_two_from(int n) {
     return p;
 }
 
-template <class T_, int kD_, int kDv_, int kRows_, int kThreads_, int kKeys_, int kStages_, int kMaxSplits_>
-struct DecodeShape {
-    using T = T_;
-    static constexpr int kD = kD_, kDv = kDv_, kRows = kRows_, kThreads = kThreads_, kKeys = kKeys_, kStages = kStages_;
+// What the parts of a block and of several blocks need to be added up: shared memory for the sums of the warps, and for
+// the weights of the splits with what is copied of them at a time.
+template <int kDv_, int kRows_, int kThreads_, int kMaxSplits_>
+struct SplitShape {
+    static constexpr int kDv = kDv_, kRows = kRows_, kThreads = kThreads_, kWarps = kThreads / 32;
     static constexpr int kMaxSplits = kMaxSplits_;
+    static constexpr int kSumBytes = kRows * (kWarps * (kDv + 3) + 2) * 4;
+    static constexpr u32 kCopies = kRows <= 12 ? 2048 : 1024;  // of parts, in flight
+    static constexpr u32 kPartsAtOnce = kCopies / kThreads > 2 ? kCopies / kThreads : 2;
+    static constexpr int kWeightBytes = (kRows * kMaxSplits * 4 + 15) / 16 * 16;
+    static constexpr int kSplitBytes = kWeightBytes + kPartsAtOnce * kThreads * 16;
+    static DEVICE constexpr int shared_bytes(int ring) {
+        const int most = ring > kSumBytes ? ring : kSumBytes;
+        return (most > kSplitBytes ? most : kSplitBytes) / 16 * 16 + 16;
+    }
+};
+
+template <class T_, int kD_, int kDv_, int kRows_, int kThreads_, int kKeys_, int kStages_, int kMaxSplits_>
+struct DecodeShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_> {
+    using T = T_;
+    static constexpr int kD = kD_, kDv = kDv_, kThreads = kThreads_, kKeys = kKeys_, kStages = kStages_;
     static constexpr int N = Chunk<T>::kSize;
     static constexpr int kChunks = (kD + N - 1) / N, kValueChunks = (kDv + N - 1) / N;
     static constexpr int kWidest = kChunks > kValueChunks ? kChunks : kValueChunks;
     // Threads that share a key, and the chunks that each of them takes of the key and of the value.
     static constexpr int kLanes = kWidest >= 32 ? 32 : power_of_two_from(kWidest);
     static constexpr int kC = (kChunks + kLanes - 1) / kLanes, kCv = (kValueChunks + kLanes - 1) / kLanes;
-    static constexpr int kStreams = kThreads / kLanes, kWarps = kThreads / 32;
+    static constexpr int kStreams = kThreads / kLanes;
     static constexpr int kSlots = kKeys * (kC + kCv);
     // Shared memory, used in turn for keys and values in flight, the sums of the warps, and the weights of the splits.
-    static constexpr int kRingBytes = kSlots * kStages * kThreads * 16;
-    static constexpr int kSumBytes = kRows * (kWarps * (kDv + 3) + 2) * 4;
-    static constexpr u32 kCopies = kRows <= 12 ? 2048 : 1024;  // of parts, in flight
-    static constexpr u32 kPartsAtOnce = kCopies / kThreads > 2 ? kCopies / kThreads : 2;
-    static constexpr int kWeightBytes = (kRows * kMaxSplits * 4 + 15) / 16 * 16;
-    static constexpr int kSplitBytes = kWeightBytes + kPartsAtOnce * kThreads * 16;
-    static constexpr int kMost = kRingBytes > kSumBytes ? kRingBytes : kSumBytes;
-    static constexpr int kSharedBytes = (kMost > kSplitBytes ? kMost : kSplitBytes) / 16 * 16 + 16;
+    static constexpr int kSharedBytes = DecodeShape::shared_bytes(kSlots * kStages * kThreads * 16);
 };
 
-// One split: the keys in [begin, end). Leaves for every row, in shared memory, the weighted sum of values (kRows *
-// kDv), the maximum and the sum of weights (kRows each), and returns where.
-//
-// query(row) is a pointer to a row's kD features; adjust(row, key, score) applies a mask.
+// What is found of one split: for every row, in shared memory, the weighted sum of values (kRows * kDv), the maximum
+// and the sum of weights (kRows each).
 template <class S>
 struct DecodePart {
     const float* sum;
     const float* maximum;
     const float* total;
 };
+
+// What each warp found, in shared memory, and their sum.
+template <class S>
+struct WarpParts {
+    static constexpr int kRows = S::kRows, kDv = S::kDv, kWarps = S::kWarps;
+    float* sums;    // [warp][row][feature]
+    float* maxima;  // [warp][row], then weights
+    float* totals;  // [warp][row]
+
+    DEVICE WarpParts(uint4* shared)
+        : sums(reinterpret_cast<float*>(shared)),
+          maxima(sums + kWarps * kRows * kDv),
+          totals(maxima + kWarps * kRows) {}
+    DEVICE float* sum(int warp, int row) const { return sums + (warp * kRows + row) * kDv; }
+    // To be called by all threads, after their writes.
+    DEVICE DecodePart<S> merged() const {
+        float* row_maximum = totals + kWarps * kRows;  // [row]
+        float* row_total = row_maximum + kRows;        // [row]
+        __syncthreads();
+        // A lane for each warp's part of a row.
+        static_assert(kWarps <= 32);
+        const int lane = threadIdx.x % 32;
+        for (int r = threadIdx.x / 32; r < kRows; r += kWarps) {
+            const float mine = lane < kWarps ? maxima[lane * kRows + r] : -float_infinity();
+            float top = mine;
+#pragma unroll
+            for (int lanes = 16; lanes > 0; lanes /= 2) top = fmaxf(top, shuffle_xor(top, lanes));
+            const float weight = exp2f(mine - reference(top));
+            float t = lane < kWarps ? weight * totals[lane * kRows + r] : 0;
+#pragma unroll
+            for (int lanes = 16; lanes > 0; lanes /= 2) t += shuffle_xor(t, lanes);
+            if (lane < kWarps) maxima[lane * kRows + r] = weight;
+            if (lane == 0) {
+                row_maximum[r] = top;
+                row_total[r] = t;
+            }
+        }
+        __syncthreads();
+        for (int i = threadIdx.x; i < kRows * kDv; i += S::kThreads) {
+            const int r = i / kDv;
+            float t = 0;
+#pragma unroll
+            for (int w = 0; w < kWarps; ++w) t += maxima[w * kRows + r] * sums[w * kRows * kDv + i];
+            sums[i] = t;  // warp 0's, which this thread alone reads
+        }
+        __syncthreads();
+        return {sums, row_maximum, row_total};
+    }
+};
+
+// One split: the keys in [begin, end).
+//
+// query(row) is a pointer to a row's kD features; adjust(row, key, score) applies a mask.
 template <class S, class Query, class Adjust>
 DEVICE DecodePart<S> decode_part(uint4* shared, Query query, float scale, const typename S::T* k, i64 k_stride,
                                  const typename S::T* v, i64 v_stride, i64 begin, i64 end, Adjust adjust) {
@@ -207,11 +267,7 @@ DEVICE DecodePart<S> decode_part(uint4* shared, Query query, float scale, const 
             }
         }
     }
-    float* sums = reinterpret_cast<float*>(shared);     // [warp][row][feature]
-    float* maxima = sums + S::kWarps * kRows * S::kDv;  // [warp][row], then weights
-    float* totals = maxima + S::kWarps * kRows;         // [warp][row]
-    float* row_maximum = totals + S::kWarps * kRows;    // [row]
-    float* row_total = row_maximum + kRows;             // [row]
+    const WarpParts<S> parts(shared);
     const int warp = threadIdx.x / 32;
     if (threadIdx.x % 32 < S::kLanes) {
 #pragma unroll
@@ -221,40 +277,16 @@ DEVICE DecodePart<S> decode_part(uint4* shared, Query query, float scale, const 
 #pragma unroll
                 for (int i = 0; i < N; ++i) {
                     const int feature = (c * S::kLanes + lane) * N + i;
-                    if (feature < S::kDv) sums[(warp * kRows + r) * S::kDv + feature] = sum[r][c][i];
+                    if (feature < S::kDv) parts.sum(warp, r)[feature] = sum[r][c][i];
                 }
             }
             if (lane == 0) {
-                maxima[warp * kRows + r] = maximum[r];
-                totals[warp * kRows + r] = total[r];
+                parts.maxima[warp * kRows + r] = maximum[r];
+                parts.totals[warp * kRows + r] = total[r];
             }
         }
     }
-    __syncthreads();
-    if (threadIdx.x < kRows) {
-        const int r = threadIdx.x;
-        float top = -float_infinity(), t = 0;
-        for (int w = 0; w < S::kWarps; ++w) {
-            top = fmaxf(top, maxima[w * kRows + r]);
-        }
-        for (int w = 0; w < S::kWarps; ++w) {
-            const float weight = exp2f(maxima[w * kRows + r] - reference(top));
-            maxima[w * kRows + r] = weight;
-            t += weight * totals[w * kRows + r];
-        }
-        row_maximum[r] = top;
-        row_total[r] = t;
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < kRows * S::kDv; i += kThreads) {
-        const int r = i / S::kDv;
-        float t = 0;
-#pragma unroll
-        for (int w = 0; w < S::kWarps; ++w) t += maxima[w * kRows + r] * sums[w * kRows * S::kDv + i];
-        sums[i] = t;  // warp 0's, which this thread alone reads
-    }
-    __syncthreads();
-    return {sums, row_maximum, row_total};
+    return parts.merged();
 }
 
 // Words of workspace for one split: sums, and the maximum and total of each row. A multiple of 4.

@@ -6,7 +6,7 @@ Loop dims: 0 batch, 1 query head, 2 query, 3 key. q, k and v are contiguous alon
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .codegen import Params, define
@@ -21,6 +21,8 @@ DECODE_DTYPES = ("bfloat16", "float16", "float32")
 ROWS_DTYPES = (*DECODE_DTYPES, "float64")
 MAX_HEAD_DIM = 512
 _STATIC_SHARED = 47 << 10  # 48 KiB can be had without asking; some is needed beside the arrays here
+_MOST_SHARED = 160 << 10  # of a block, where it is asked for: compute capability 8.0 has 163 KiB
+_MMA_KEYS = 16
 _ROW_REGISTERS = 72  # floats of queries, and as many of sums, that a thread holds
 
 
@@ -31,11 +33,12 @@ class DecodeVariant:
     Attributes:
         heads: of those that share a key, how many a block takes; it reads the keys once for them all.
         threads: of a block.
-        keys: taken by a thread at a time.
+        keys: taken by a thread at a time; by a warp, 16, with tensor cores.
         stages: such times in flight, and one more being used.
         blocks: that a long row of keys is split over, for the whole grid.
-        cluster: blocks that add up what they found in shared memory, a power of two up to 16; a row is split over one
+        cluster: blocks that add up what they found in shared memory, a power of two up to 8; a row is split over one
             cluster, or over several if it is very long. Where there are no clusters, memory serves.
+        tensor_cores: for 16-bit floats, up to 16 rows, and head dims that are multiples of 16.
     """
 
     heads: int
@@ -44,6 +47,7 @@ class DecodeVariant:
     stages: int = 4
     blocks: int = 264
     cluster: int = 1
+    tensor_cores: bool = False
 
 
 def _lanes(dtype: str, head_dim: int, value_dim: int) -> tuple[int, int, int]:
@@ -55,13 +59,17 @@ def _lanes(dtype: str, head_dim: int, value_dim: int) -> tuple[int, int, int]:
 
 
 def _shared_bytes(dtype: str, head_dim: int, value_dim: int, rows: int, variant: DecodeVariant) -> int:
-    """What DecodeShape in attention.cuh asks for."""
-    _, c, cv = _lanes(dtype, head_dim, value_dim)
-    ring = variant.keys * (c + cv) * variant.stages * variant.threads * 16
+    """What DecodeShape and MmaShape ask for."""
+    if variant.tensor_cores:
+        ring = variant.threads // 32 * variant.stages * _MMA_KEYS * (head_dim // 8 + value_dim // 8 + 2) * 16
+    else:
+        _, c, cv = _lanes(dtype, head_dim, value_dim)
+        ring = variant.keys * (c + cv) * variant.stages * variant.threads * 16
     sums = rows * (variant.threads // 32 * (value_dim + 3) + 2) * 4
     copies = 2048 if rows <= 12 else 1024
-    splits = -(-rows * _most_splits(variant) // 4) * 16 + max(2, copies // variant.threads) * variant.threads * 16
-    return max(ring, sums, splits)
+    splits = -(-rows * _most_splits(variant) * 4 // 16) * 16
+    splits += max(2, copies // variant.threads) * variant.threads * 16
+    return max(ring, sums, splits) // 16 * 16 + 16
 
 
 def _most_splits(variant: DecodeVariant) -> int:
@@ -74,23 +82,31 @@ def choose_decode_variant(
     """A fast variant where the batch has `kv_heads` heads of keys in all; any is correct.
 
     >>> choose_decode_variant("bfloat16", 128, 128, 4)
-    DecodeVariant(heads=4, threads=256, keys=1, stages=5, blocks=132, cluster=16)
+    DecodeVariant(heads=4, threads=256, keys=16, stages=2, blocks=132, cluster=8, tensor_cores=True)
     """
+
+    def with_cluster(variant: DecodeVariant) -> DecodeVariant:
+        tiles = kv_heads * -(-group // variant.heads)
+        cluster = target.max_cluster
+        while cluster > 1 and tiles * cluster > 2 * target.multiprocessors:
+            cluster //= 2
+        blocks = 2 * target.multiprocessors * 128 // max(variant.threads, 128)
+        return replace(variant, blocks=blocks, cluster=cluster)
+
+    most = 16 // queries
+    if ITEMSIZE[dtype] == 2 and head_dim % 16 == value_dim % 16 == 0 and max(head_dim, value_dim) <= 128 and most:
+        heads = -(-group // -(-group // most))
+        stages = 2 if head_dim + value_dim > 128 else 3
+        return with_cluster(DecodeVariant(heads, 256, _MMA_KEYS, stages, tensor_cores=True))
     _, c, cv = _lanes(dtype, head_dim, value_dim)
     most = max(1, _ROW_REGISTERS // (max(c, cv) * (16 // ITEMSIZE[dtype]) * queries))
     heads = -(-group // -(-group // most))
     rows = heads * queries
     # One row is a chain of dependent steps, so two keys go side by side; several rows are side by side already.
-    threads, keys = (128, 2) if rows <= 2 else (256, 1)
+    threads, keys = (256, 2) if rows <= 2 else (512, 1)
     while True:
         stage = keys * (c + cv) * threads * 16
-        stages = max(2, min(6, (40 << 10) // stage))
-        tiles = kv_heads * -(-group // heads)
-        cluster = target.max_cluster
-        while cluster > 1 and tiles * cluster > 2 * target.multiprocessors:
-            cluster //= 2
-        blocks = 2 * target.multiprocessors * 128 // max(threads, 128)
-        variant = DecodeVariant(heads, threads, keys, stages, blocks, cluster)
+        variant = with_cluster(DecodeVariant(heads, threads, keys, max(2, min(6, (40 << 10) // stage))))
         if threads == 32 or _shared_bytes(dtype, head_dim, value_dim, rows, variant) <= _STATIC_SHARED:
             return variant
         threads //= 2
@@ -145,12 +161,18 @@ def generate_decode(
         raise ValueError(f"a group has heads and a tile has queries, not {group} and {queries}")
     variant = variant or choose_decode_variant(dtype, head_dim, value_dim, group, queries)
     rows = variant.heads * queries
-    if variant.cluster not in (1, 2, 4, 8, 16):
-        raise ValueError(f"a cluster is 1, 2, 4, 8 or 16 blocks: {variant}")
+    if variant.cluster not in (1, 2, 4, 8):
+        raise ValueError(f"a cluster is 1, 2, 4 or 8 blocks: {variant}")
+    if variant.tensor_cores and (
+        ITEMSIZE[dtype] != 2 or head_dim % 16 or value_dim % 16 or rows > 16 or variant.keys != _MMA_KEYS
+    ):
+        raise ValueError(
+            f"tensor cores take 16-bit floats, multiples of 16 features, up to 16 rows, 16 keys: {variant}"
+        )
     if variant.threads % 32 or not 32 <= variant.threads <= 1024 or variant.keys < 1 or variant.stages < 2:
         raise ValueError(f"a block is whole warps, with 2 stages or more: {variant}")
     shared = _shared_bytes(dtype, head_dim, value_dim, rows, variant)
-    if shared > _STATIC_SHARED:
+    if shared > (_MOST_SHARED if variant.tensor_cores else _STATIC_SHARED):
         raise ValueError(f"{shared} bytes of shared memory are too many: {variant}")
 
     parts = -(-group // variant.heads)
@@ -159,7 +181,7 @@ def generate_decode(
         ["d0", kv_heads] + ([parts] if parts > 1 else []) + ([("cdiv", "d2", queries)] if queries > 1 else [])
     )
     lanes, _, _ = _lanes(dtype, head_dim, value_dim)
-    step = variant.threads // lanes * variant.keys
+    step = _MMA_KEYS if variant.tensor_cores else variant.threads // lanes * variant.keys
     # Splits that are not of one cluster meet in memory, which takes as long as hundreds of keys do.
     worth = max(64, step) if variant.cluster == 1 else max(1024, step) * variant.cluster
     room: Size = ("div", variant.blocks, ("mul", tiles, variant.cluster))
@@ -176,11 +198,23 @@ def generate_decode(
     sinks = 3 + (mask in ("bool", "additive"))
     sink = f"to_compute(p{sinks}[head_of(r)]) * kLog2e" if has_sinks else "-float_infinity()"
     row_strides = "" if queries == 1 else " + query_of(r) * t0_2"
+    most = _most_splits(variant)
+    part = "decode_part_mma" if variant.tensor_cores else "decode_part"
+    shape = f"{storage(dtype)}, {head_dim}, {value_dim}, {rows}, {variant.threads}"
+    if variant.tensor_cores:
+        memory = [
+            f"using S = MmaShape<{shape}, {variant.stages}, {most}>;",
+            f"static_assert(S::kSharedBytes == {shared});",
+            "DYNAMIC_SHARED(memory, S::kSharedBytes);",
+        ]
+    else:
+        memory = [
+            f"using S = DecodeShape<{shape}, {variant.keys}, {variant.stages}, {most}>;",
+            "__shared__ uint4 memory[S::kSharedBytes / 16];",
+        ]
     body = [
-        f"using S = DecodeShape<{storage(dtype)}, {head_dim}, {value_dim}, {rows}, {variant.threads}, {variant.keys}, "
-        f"{variant.stages}, {_most_splits(variant)}>;",
+        *memory,
         f"constexpr int kCluster = kHasClusters ? {variant.cluster} : 1;",
-        "__shared__ uint4 memory[S::kSharedBytes / 16];",
         f"const i64 n_queries = {'1' if queries == 1 else 'd2'};",
         "i64 tile = blockIdx.x;",
         f"const i64 first_head = {f'take_coordinate(tile, {parts}) * {variant.heads}' if parts > 1 else '0'};",
@@ -205,14 +239,17 @@ def generate_decode(
         "const i64 splits = gridDim.y;",
         f"const i64 per_split = ceil_div(ceil_div(d3, splits), {step}) * {step};",
         "const i64 begin = min_i64(d3, blockIdx.y * per_split), end = min_i64(d3, begin + per_split);",
-        "const auto part = decode_part<S>(memory, query, s0_f32 * kLog2e, p1 + batch * t1_0 + kv_head * t1_1, t1_3, "
+        f"const auto part = {part}<S>(memory, query, s0_f32 * kLog2e, p1 + batch * t1_0 + kv_head * t1_1, t1_3, "
         "p2 + batch * t2_0 + kv_head * t2_1, t2_3, begin, end, adjust);",
         "decode_finish<S, kCluster>(memory, part, workspace, counters + blockIdx.x, blockIdx.x, u32(splits), sink, "
         "store);",
     ]
     label = f"decode_{dtype}_{head_dim}_{value_dim}_{mask}" + ("_sinks" if has_sinks else "")
-    launch = Launch((variant.threads, 1, 1), (tiles, splits, 1), cluster=variant.cluster)
-    return define(label, "attention.cuh", params, body, launch)
+    label += "_mma" if variant.tensor_cores else ""
+    dynamic = shared if variant.tensor_cores else 0
+    launch = Launch((variant.threads, 1, 1), (tiles, splits, 1), dynamic, variant.cluster)
+    header = "attention_mma.cuh" if variant.tensor_cores else "attention.cuh"
+    return define(label, header, params, body, launch)
 
 
 def _check(head_dim: int, value_dim: int, mask: str) -> None:

@@ -31,13 +31,29 @@ const i64 row = take_coordinate(rest, ceil_div(d{rows}, kTile)) * kTile;
 {batch}
 const {storage}* from = p0{offset_in} + row + lane * {width};
 const i64 n_rows = d{rows} - row - lane * {width}, n_columns = d{last} - column;
+{storage}* to = q0{offset_out} + column + lane * {width};
+const i64 left = n_columns - lane * {width};
+// One question for all of a block's accesses: asked at each of them, it keeps the next from being under way.
+const bool whole = row + kTile <= d{rows} && column + kTile <= d{last} && are_aligned<{width}>(from, t{last}) &&
+                   are_aligned<{width}>(to, u{rows});
 Part parts[kBlocks][{width}];
+if (whole) {{
 #pragma unroll
-for (int i = 0; i < kBlocks; ++i) {{
+    for (int i = 0; i < kBlocks; ++i) {{
 #pragma unroll
-    for (int k = 0; k < {width}; ++k) {{
-        const int c = (warp + i * {warps}) * {width} + k;
-        parts[i][k] = load_pack<{width}>(from + (column + c) * t{last}, c < n_columns ? n_rows : 0);
+        for (int k = 0; k < {width}; ++k) {{
+            const int c = (warp + i * {warps}) * {width} + k;
+            parts[i][k] = load_aligned<{width}>(from + (column + c) * t{last});
+        }}
+    }}
+}} else {{
+#pragma unroll
+    for (int i = 0; i < kBlocks; ++i) {{
+#pragma unroll
+        for (int k = 0; k < {width}; ++k) {{
+            const int c = (warp + i * {warps}) * {width} + k;
+            parts[i][k] = load_pack<{width}>(from + (column + c) * t{last}, c < n_columns ? n_rows : 0);
+        }}
     }}
 }}
 #pragma unroll
@@ -51,15 +67,18 @@ for (int i = 0; i < kBlocks; ++i) {{
     }}
 }}
 __syncthreads();
-{storage}* to = q0{offset_out} + column + lane * {width};
-const i64 left = n_columns - lane * {width};
 #pragma unroll
 for (int i = 0; i < kBlocks; ++i) {{
 #pragma unroll
     for (int k = 0; k < {width}; ++k) {{
         const int l = warp + i * {warps};
         const i64 r = row + l * {width} + k;
-        if (r < d{rows}) store_pack<{width}>(to + r * u{rows}, bits_as<Part>(words[k][l][lane]), left);
+        const Part part = bits_as<Part>(words[k][l][lane]);
+        if (whole) {{
+            store_aligned<{width}>(to + r * u{rows}, part);
+        }} else if (r < d{rows}) {{
+            store_pack<{width}>(to + r * u{rows}, part, left);
+        }}
     }}
 }}
 """

@@ -218,6 +218,12 @@ DEVICE bool is_aligned(const T* p) {
     return (reinterpret_cast<u64>(p) & (kWordBytes<T, N> - 1)) == 0;
 }
 
+// Whether p is aligned, and so is what lies any number of strides from it.
+template <int N, class T>
+DEVICE bool are_aligned(const T* p, i64 stride) {
+    return ((reinterpret_cast<u64>(p) | u64(stride) * sizeof(T)) & (kWordBytes<T, N> - 1)) == 0;
+}
+
 // N elements from an aligned pointer.
 template <int N, class T>
 DEVICE Pack<T, N> load_aligned(const T* p) {
@@ -281,6 +287,13 @@ DEVICE void store_strided(T* p, i64 stride, const Pack<T, N>& x, i64 count) {
         if (i < count) p[i * stride] = x.v[i];
     }
 }
+
+// ---- shared memory whose size is the launch's
+#ifdef __CUDACC__
+#define DYNAMIC_SHARED(name, bytes) extern __shared__ uint4 name[]
+#else
+#define DYNAMIC_SHARED(name, bytes) __shared__ uint4 name[(bytes) / 16]
+#endif
 
 // ---- clusters (compute capability 9.0): blocks that run at the same time and read one another's shared memory
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

@@ -105,11 +105,17 @@ def choose_variant(dtype: str, rows: int, columns: int, k: int, norm: bool) -> V
     team = 32
     while team > 8 and chunks < 4 * team and items * team // 2 >= 32 * _BUSY_WARPS:
         team //= 2
+    # Enough warps for the memory, and some loads for each thread: 8 to 16 were the fastest for rows of 4 to 28 KB.
     while team < 256 and chunks > 2 * team and items * team * rows < 32 * _BUSY_WARPS:
         team *= 2
+    while team < 128 and team * (8 if rows == 2 else 16) < chunks:
+        team *= 2
     threads = max(128, team)
-    # All loads of a short row at once; at most 32 KiB a block, of which seven fit on a multiprocessor.
+    # All loads of a short row at once; at most 32 KiB a block, of which seven fit on a multiprocessor. Where there are
+    # blocks for several rounds, more of them beside one another do better than more loads in each.
     most = (32 << 10) // Variant(team, 1, threads).shared_bytes(rows + 1 + norm)
+    if items * team > 32 * 2 * _BUSY_WARPS:
+        most = min(most, 4)
     return Variant(team, max(2, min(8, most, -(-chunks // team) + 1)), threads)
 
 

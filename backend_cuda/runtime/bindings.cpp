@@ -32,7 +32,7 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
                                    # driver_version, max_shared_per_block, max_threads_per_multiprocessor
     class Module:
         def __init__(self, cubin: bytes) -> None
-        def function(self, name: str, dynamic_shared_max: int = 0, cluster: int = 1) -> Function
+        def function(self, name: str, dynamic_shared_max: int = 0) -> Function
     class Function:                # name, registers, local_bytes, static_shared, max_threads, dynamic_shared_max: int
     class Plan:
         def __init__(self, n_sizes: int, n_scalars: int, size_program: list, buffers: list, nodes: list, edges: list,
@@ -196,7 +196,7 @@ NB_MODULE(_runtime, m) {
     nb::class_<Module>(m, "Module")
         .def(
             "__init__", [](Module* self, nb::bytes cubin) { new (self) Module(cubin.c_str()); }, "cubin"_a)
-        .def("function", &Module::function, "name"_a, "dynamic_shared_max"_a = 0, "cluster"_a = 1);
+        .def("function", &Module::function, "name"_a, "dynamic_shared_max"_a = 0);
     auto plan =
         nb::class_<PythonPlan>(m, "Plan", nb::type_slots(plan_slots), nb::is_final())
             .def(

@@ -9,7 +9,7 @@ Module::Module(const void* cubin) {
     handle_ = std::make_shared<ModuleHandle>(module);
 }
 
-std::shared_ptr<Function> Module::function(const std::string& name, int dynamic_shared_max, int cluster) const {
+std::shared_ptr<Function> Module::function(const std::string& name, int dynamic_shared_max) const {
     make_current();
     return labelled(name, [&] {
         auto f = std::make_shared<Function>();
@@ -24,8 +24,6 @@ std::shared_ptr<Function> Module::function(const std::string& name, int dynamic_
         f->dynamic_shared_max = dynamic_shared_max;
         if (dynamic_shared_max > 0)
             driver.cuFuncSetAttribute(f->handle, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, dynamic_shared_max);
-        // Every device that has clusters has them of 8 blocks; more must be asked for.
-        if (cluster > 8) driver.cuFuncSetAttribute(f->handle, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1);
         return f;
     });
 }

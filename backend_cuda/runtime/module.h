@@ -25,8 +25,7 @@ class Module {
   public:
     explicit Module(const void* cubin);  // a cubin, or PTX ending in 0
     // Allows launches with up to `dynamic_shared_max` bytes of dynamic shared memory.
-    // `cluster` is the number of blocks that the kernel declares to be a cluster.
-    std::shared_ptr<Function> function(const std::string& name, int dynamic_shared_max, int cluster) const;
+    std::shared_ptr<Function> function(const std::string& name, int dynamic_shared_max) const;
 
   private:
     std::shared_ptr<ModuleHandle> handle_;
