@@ -1,5 +1,6 @@
 """Layers, activations and the Module they are built on."""
 
+from . import init, losses
 from .activations import (
     CELU,
     ELU,
@@ -107,9 +108,11 @@ __all__ = [
     "hard_shrink",
     "hard_tanh",
     "hardswish",
+    "init",
     "leaky_relu",
     "log_sigmoid",
     "log_softmax",
+    "losses",
     "mish",
     "prelu",
     "relu",
