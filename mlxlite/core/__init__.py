@@ -22,6 +22,16 @@ from .._graph import (
 )
 from ..io import load, save, save_safetensors, savez, savez_compressed
 from .construct import asarray, from_dlpack
+from .convolution import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_general,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    convolve,
+)
 from .creation import (
     arange,
     diag,
@@ -241,6 +251,7 @@ from .shape import (
     unstack,
 )
 from .sort import argpartition, argsort, partition, sort, topk
+from .windows import as_strided
 
 e = 2.718281828459045
 euler_gamma = 0.5772156649015329
@@ -279,6 +290,7 @@ __all__ = [
     "argsort",
     "array",
     "array_equal",
+    "as_strided",
     "asarray",
     "asin",
     "asinh",
@@ -311,6 +323,14 @@ __all__ = [
     "conj",
     "conjugate",
     "contiguous",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_general",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "convolve",
     "cos",
     "cosh",
     "count_nonzero",
