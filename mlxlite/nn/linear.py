@@ -46,3 +46,36 @@ class Linear(Module):
         if "bias" in self:
             return mx.addmm(self.bias, x, self.weight.T)
         return x @ self.weight.T
+
+
+class Bilinear(Module):
+    """sum over i and j of weight[:, j, i] * x1[..., i] * x2[..., j], plus bias.
+
+    Args:
+        input1_dims: the last dim of the first input.
+        input2_dims: the last dim of the second input.
+        output_dims: the last dim of the output.
+        bias: whether to add a bias.
+
+    Parameters: weight (output_dims, input2_dims, input1_dims), bias (output_dims,); both begin uniform in
+    +-1/sqrt(input1_dims).
+    """
+
+    def __init__(self, input1_dims: int, input2_dims: int, output_dims: int, bias: bool = True) -> None:
+        super().__init__()
+        scale = math.sqrt(1.0 / input1_dims)
+        self.weight = mx.random.uniform(low=-scale, high=scale, shape=(output_dims, input2_dims, input1_dims))
+        if bias:
+            self.bias = mx.random.uniform(low=-scale, high=scale, shape=(output_dims,))
+
+    def _extra_repr(self) -> str:
+        output_dims, input2_dims, input1_dims = self.weight.shape
+        return f"input1_dims={input1_dims}, input2_dims={input2_dims}, output_dims={output_dims}, bias={'bias' in self}"
+
+    def __call__(self, x1: mx.array, x2: mx.array) -> mx.array:
+        """(..., input1_dims) and (..., input2_dims), of the same leading dims, to (..., output_dims)."""
+        outputs, n2, n1 = self.weight.shape
+        # One product with the first input makes a matrix for each row of the second.
+        matrices = (x1.reshape(-1, n1) @ self.weight.reshape(outputs * n2, n1).T).reshape(-1, outputs, n2)
+        y = (matrices @ x2.reshape(-1, n2, 1)).reshape(*x1.shape[:-1], outputs)
+        return y + self["bias"] if "bias" in self else y
