@@ -200,6 +200,7 @@ class array:
     def var(
         self, axis: int | Sequence[int] | None = None, keepdims: bool = False, ddof: int = 0, *, stream: Any = None
     ) -> array: ...
+    def view(self, dtype: Dtype, stream: Any = None) -> array: ...
 
 class Dtype:
     """An element type."""

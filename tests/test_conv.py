@@ -382,7 +382,18 @@ def test_as_strided_stays_inside(arguments):
         mx.as_strided(mx.arange(5), *arguments)
 
 
-# --- Window functions of signal processing ----------------------------------------------------------------------------
+# --- Tapers -----------------------------------------------------------------------------------------------------------
+
+TAPERS = ["bartlett", "blackman", "hamming", "hanning"]
+
+
+@pytest.mark.parametrize("name", TAPERS)
+def test_tapers(name):
+    for m in (-3, 0, 1, 2, 3, 4, 5, 8, 33):
+        value = same_as_mlx(lambda m, n=m: getattr(m, name)(n), case=m)
+        same_as_numpy(value, getattr(np, name)(m), case=m)
+    assert same_as_mlx(lambda m: getattr(m, name)(2.5)) is None
+    assert same_as_mlx(lambda m: getattr(m, name)("3")) is None
 
 
 @pytest.mark.skipif(IS_MLX, reason="MLX's docstrings are not ours to test")
@@ -390,3 +401,7 @@ def test_docstrings():
     for name in ("convolution", "windows"):
         result = doctest.testmod(importlib.import_module(f"mlxlite.core.{name}"), extraglobs={"mx": mx})
         assert result.failed == 0 and result.attempted > 1
+    runner = doctest.DocTestRunner()
+    for name in TAPERS:
+        for test in doctest.DocTestFinder().find(getattr(mx, name), name, globs={"mx": mx}):
+            assert test.examples and runner.run(test).failed == 0

@@ -106,3 +106,20 @@ def test_dtypes_are_values():
     assert len({mx.float32, mx.float32, mx.int32}) == 2
     assert mx.float16.size == 2 and mx.complex64.size == 8
     assert repr(mx.float32) == f"{'mlx.core' if IS_MLX else 'mlxlite.core'}.float32"
+
+
+@pytest.mark.parametrize("left", DTYPES)
+def test_can_cast(left):
+    for right in DTYPES:
+        same_as_mlx(lambda m, r=right: m.can_cast(dtype_of(m, left), dtype_of(m, r)), case=(left, right))
+        same_as_mlx(lambda m, a, r=right: m.can_cast(a, dtype_of(m, r)), samples(left, (2,)), case=(left, right))
+
+
+def test_can_cast_errors():
+    for call in (
+        lambda m: m.can_cast(1, m.int8),
+        lambda m: m.can_cast("int8", m.int8),
+        lambda m: m.can_cast(m.int8, m.array(1)),
+        lambda m: m.can_cast(m.int8, m.floating),
+    ):
+        assert same_as_mlx(call) is None

@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .differential import SOME_DTYPES, layouts, same_as_mlx, same_as_numpy, samples, to_module
+from .checked_backend import checked
+from .differential import (
+    DTYPES,
+    SOME_DTYPES,
+    dtype_of,
+    layouts,
+    numpy_dtype,
+    same_as_mlx,
+    same_as_numpy,
+    samples,
+    to_module,
+    to_numpy,
+)
 from .module_under_test import mx
 
 # A call of each function that takes any array of three dims, and NumPy's way to say it.
@@ -212,3 +224,47 @@ def test_errors(name):
         mx.eval(call(mx, array))
     same_as_numpy(array, a)
     same_as_mlx(call, a, case=name)
+
+
+@pytest.mark.parametrize("source", DTYPES)
+def test_view(source):
+    """The same bytes, for every pair of dtypes and every layout."""
+    for target in DTYPES:
+        if target == "bool":
+            continue  # a byte that is neither 0 nor 1 is no bool
+        for layout, base, view in layouts((3, 8)):
+            a = samples(source, base, domain="small")
+            case = (source, target, layout)
+            value = same_as_mlx(lambda m, a, v=view, t=target: m.view(v(a), dtype_of(m, t)), a, case=case)
+            expected = np.ascontiguousarray(view(a)).view(numpy_dtype(target))
+            # As integers: a conversion may change the bits of a NaN.
+            bits = to_numpy(mx.view(value, dtype_of(mx, f"uint{8 * expected.itemsize}")))
+            assert value.shape == expected.shape and bits.tobytes() == expected.tobytes(), case
+
+
+def test_view_of_numbers_and_of_nothing():
+    same_as_mlx(lambda m: m.view(1.0, m.int32))
+    same_as_mlx(lambda m: m.view(m.array(-1, m.int16), m.uint16))
+    same_as_mlx(lambda m: m.array([True, False]).view(m.uint8))
+    same_as_mlx(lambda m: m.zeros((2, 0)).view(m.int16))
+    same_as_mlx(lambda m: m.zeros((0,), m.int16).view(m.int64))
+    same_as_mlx(lambda m: m.view(m.zeros((0, 2), m.int16), m.float32))
+
+
+def test_view_errors():
+    for call in (
+        lambda m: m.view(m.zeros((3,), m.int16), m.int32),
+        lambda m: m.view(m.array(1.0), m.int16),
+        lambda m: m.view(m.array(1.0), "int32"),
+        lambda m: m.view(m.array(1.0)),
+    ):
+        assert same_as_mlx(call) is None
+
+
+@pytest.mark.mlxlite_only
+def test_view_in_a_plan_for_the_gpu():
+    a = to_module(mx, samples("float32", (4, 6), domain="small"))
+    with checked() as checks:
+        mx.eval(mx.view(a * 2, mx.uint32) ^ 1, mx.view(a[:, 1:3].T, mx.int16) + 1, mx.view(a[1:], mx.complex64))
+        mx.eval(mx.view(mx.view(a, mx.uint8)[:, 4:], mx.float32) + 1, mx.view(2.0, mx.int32))
+        assert len(checks) == 2

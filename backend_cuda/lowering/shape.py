@@ -177,3 +177,11 @@ def _concatenate(b: Builder, i: int) -> None:
             view = b.value(j)
             b.copy(view, View(out.buffer, out.dtype, offset, view.dims, out.strides))
             offset = offset + view.dims[axis] * out.strides[axis]
+
+
+@lowers("view")
+def _reinterpret(b: Builder, i: int) -> None:
+    """A copy: a part of memory that begins anywhere need not be aligned as the new dtype wants it."""
+    source = b.value(b.tape_nodes[i].inputs[0])
+    out = b.result(i)
+    b.copy(source, View(out.buffer, source.dtype, out.offset, source.dims, row_major(b.table, source.dims)))

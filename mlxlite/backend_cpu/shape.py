@@ -47,3 +47,8 @@ def _concatenate(node: Any, *arrays: Array) -> Array:
 @rule("copy", "contiguous")
 def _copy(node: Any, a: Array) -> Array:
     return a.copy(order="C")
+
+
+@rule("view")
+def _view(node: Any, a: Array) -> Array:
+    return np.ascontiguousarray(a).view(node.np_dtype).reshape(node.shape)

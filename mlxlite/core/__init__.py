@@ -33,6 +33,10 @@ from .convolution import (
     convolve,
 )
 from .creation import (
+    bartlett,
+    blackman,
+    hamming,
+    hanning,
     arange,
     diag,
     empty,
@@ -80,6 +84,7 @@ from .devices import (
     synchronize,
 )
 from .dtypes import (
+    can_cast,
     DtypeCategory,
     complexfloating,
     finfo,
@@ -249,7 +254,9 @@ from .shape import (
     transpose,
     unflatten,
     unstack,
+    view,
 )
+from .search import searchsorted, unique
 from .sort import argpartition, argsort, partition, sort, topk
 from .windows import as_strided
 
@@ -302,6 +309,7 @@ __all__ = [
     "atleast_1d",
     "atleast_2d",
     "atleast_3d",
+    "bartlett",
     "bfloat16",
     "bitwise_and",
     "bitwise_invert",
@@ -309,10 +317,12 @@ __all__ = [
     "bitwise_or",
     "bitwise_right_shift",
     "bitwise_xor",
+    "blackman",
     "bool_",
     "broadcast_arrays",
     "broadcast_shapes",
     "broadcast_to",
+    "can_cast",
     "ceil",
     "clear_cache",
     "clip",
@@ -387,6 +397,8 @@ __all__ = [
     "gpu",
     "greater",
     "greater_equal",
+    "hamming",
+    "hanning",
     "identity",
     "iinfo",
     "imag",
@@ -473,6 +485,7 @@ __all__ = [
     "save_safetensors",
     "savez",
     "savez_compressed",
+    "searchsorted",
     "set_cache_limit",
     "set_default_device",
     "set_default_stream",
@@ -518,10 +531,12 @@ __all__ = [
     "uint32",
     "uint64",
     "unflatten",
+    "unique",
     "unsignedinteger",
     "unstack",
     "var",
     "vecdot",
+    "view",
     "where",
     "zeros",
     "zeros_like",

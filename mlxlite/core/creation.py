@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import _graph
@@ -217,3 +217,65 @@ def diag(a: array, /, k: int = 0, *, stream: Any = None) -> array:
     mask = _band(size, size, k, ew.equal, stream)
     zero = _graph.scalar(0, a.dtype)
     return ew.where(mask, shapes.expand_dims(rows, 1, stream=stream), zero, stream=stream)
+
+
+# ---- tapers of signal processing
+
+
+def _taper(m: int, name: str, values: Callable[[array, int], array], stream: Any) -> array:
+    """A taper of m points: none for m < 1, one 1 for m = 1, else `values(0..m-1, m)`."""
+    try:
+        m = operator.index(m)
+    except TypeError:
+        raise TypeError(f"[{name}] M must be an integer, got {type(m).__name__}") from None
+    if m < 2:
+        return ones((max(0, m),), stream=stream)
+    return values(arange(0, m, dtype=_graph.float32, stream=stream), m)
+
+
+def _cosine(n: array, m: int, turns: int, stream: Any) -> array:
+    """cos(2 pi turns n / (m - 1)), the angle taken from the middle: there the taper is exactly at its top."""
+    middle = (m - 1) / 2
+    cosine = ew.cos((n - middle) * (2 * math.pi * turns / (m - 1)), stream=stream)
+    return -cosine if turns % 2 else cosine
+
+
+def hanning(M: int, *, stream: Any = None) -> array:
+    """The Hann taper, 0.5 - 0.5 cos(2 pi n / (M - 1)) for n from 0 to M - 1, as float32; nothing for M below 1.
+
+    >>> mx.hanning(3)
+    array([0, 1, 0], dtype=float32)
+    """
+    return _taper(M, "hanning", lambda n, m: 0.5 - 0.5 * _cosine(n, m, 1, stream), stream)
+
+
+def hamming(M: int, *, stream: Any = None) -> array:
+    """The Hamming taper, 0.54 - 0.46 cos(2 pi n / (M - 1)) for n from 0 to M - 1, as float32; nothing for M below 1.
+
+    >>> mx.hamming(3)
+    array([0.08, 1, 0.08], dtype=float32)
+    """
+    return _taper(M, "hamming", lambda n, m: 0.54 - 0.46 * _cosine(n, m, 1, stream), stream)
+
+
+def blackman(M: int, *, stream: Any = None) -> array:
+    """The Blackman taper, 0.42 - 0.5 cos(2 pi n / (M - 1)) + 0.08 cos(4 pi n / (M - 1)), as float32.
+
+    >>> mx.allclose(mx.blackman(3), mx.array([0.0, 1.0, 0.0]), atol=1e-6).item()
+    True
+    """
+    return _taper(
+        M,
+        "blackman",
+        lambda n, m: 0.42 - 0.5 * _cosine(n, m, 1, stream) + 0.08 * _cosine(n, m, 2, stream),
+        stream,
+    )
+
+
+def bartlett(M: int, *, stream: Any = None) -> array:
+    """The triangle 1 - |2 n / (M - 1) - 1| for n from 0 to M - 1, as float32; nothing for M below 1.
+
+    >>> mx.bartlett(5)
+    array([0, 0.5, 1, 0.5, 0], dtype=float32)
+    """
+    return _taper(M, "bartlett", lambda n, m: 1 - ew.abs(n - (m - 1) / 2, stream=stream) * (2 / (m - 1)), stream)

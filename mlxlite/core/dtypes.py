@@ -114,6 +114,25 @@ def result_type(*arrays_and_dtypes: Any) -> Dtype:
     return result
 
 
+def can_cast(from_: Any, to: Dtype) -> bool:
+    """Whether promoting an array or a dtype with `to` gives `to`.
+
+    Raises:
+        ValueError: `from_` is neither an array nor a dtype.
+        TypeError: `to` is no dtype.
+
+    >>> mx.can_cast(mx.int32, mx.float16), mx.can_cast(mx.float32, mx.float16)
+    (True, False)
+    """
+    if isinstance(from_, _graph.array):
+        from_ = from_.dtype
+    if not isinstance(to, _graph.Dtype):
+        raise TypeError(f"[can_cast] `to` must be a dtype, got {to!r}")
+    if not isinstance(from_, _graph.Dtype):
+        raise ValueError(f"[can_cast] `from_` must be an array or a dtype, got {from_!r}")
+    return _graph.promote_types(from_, to) == to
+
+
 class finfo:
     """Limits of a floating type: `bits`, `eps`, `max`, `min`, `smallest_normal`, `dtype` (complex64: of its parts).
 

@@ -16,7 +16,7 @@ from .matmul import matmul
 
 _UNARY = "abs cos sin exp log log10 log1p log2 reciprocal rsqrt sqrt square real imag conj round"
 _REDUCE = "all any argmax argmin cummax cummin cumprod cumsum logcumsumexp logsumexp max mean min prod std sum var"
-_SHAPE = "diagonal flatten moveaxis split squeeze swapaxes"
+_SHAPE = "diagonal flatten moveaxis split squeeze swapaxes view"
 
 
 def _method(function: Any, name: str) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from .. import _graph
 from ._registry import (
+    Dtype,
     alias,
     array,
     as_array,
@@ -25,6 +26,7 @@ _transpose = general("transpose", "view")
 _broadcast_to = general("broadcast_to", "view")
 _slice = general("slice", "view")
 _concatenate = general("concatenate", "concatenate")
+_reinterpret = general("view", "copy")
 
 WHOLE, UNIT_STEP, POSITIVE_STEP, NEGATIVE_STEP = range(4)  # the mask of a slice, one entry a dim
 
@@ -291,6 +293,38 @@ def atleast_2d(*arys: array, stream: Any = None) -> array | list[array]:
 def atleast_3d(*arys: array, stream: Any = None) -> array | list[array]:
     """Arrays of at least three dims, a vector becoming (1, n, 1), a matrix (n, m, 1)."""
     return _at_least(3, arys, stream)
+
+
+def view(a: Any, dtype: Dtype, stream: Any = None) -> array:
+    """The same bytes, row-major, as elements of another dtype. The last dim changes with the size of an element.
+
+    Args:
+        a: an array or a number.
+        dtype: the dtype to see it as.
+        stream: a stream or device.
+
+    Raises:
+        ValueError: the last dim is not a whole number of elements, or a 0-d array and a dtype of another size.
+
+    >>> mx.view(mx.array([1.0, -2.0]), mx.uint32)
+    array([1065353216, 3221225472], dtype=uint32)
+    """
+    a = as_array(a)
+    if not isinstance(dtype, Dtype):
+        raise TypeError(f"[view] expects a dtype, got {type(dtype).__name__}")
+    if dtype == a.dtype:
+        return alias(a)
+    shape, old, new = list(a.shape), a.dtype.size, dtype.size
+    if old != new:
+        if not shape:
+            raise ValueError(f"[view] A 0-d array of {a.dtype.name} can only be seen as a dtype of {old} bytes.")
+        if shape[-1] * old % new:
+            raise ValueError(
+                f"[view] The last dim of shape {a.shape} has {shape[-1] * old} bytes, no whole number of elements of "
+                f"{dtype.name}, of {new} bytes."
+            )
+        shape[-1] = shape[-1] * old // new
+    return _reinterpret.record((a,), shape, dtype, stream=stream)
 
 
 # ---- joining and splitting
