@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.differential import is_array, numpy_dtype, same_as_mlx
-from tests.module_under_test import IS_MLX, subpackage
+from tests.module_under_test import IS_MLX, mx, subpackage
 
 nn = subpackage("nn")
 
@@ -119,6 +119,18 @@ def test_losses_in_16_bits(case, dtype):
     assert is_array(value)
 
 
+@pytest.mark.skipif(not hasattr(mx, "value_and_grad"), reason="mx.value_and_grad is not there yet")
+@pytest.mark.parametrize("case", [case for case, (_, inputs, _) in CASES.items() if inputs[0].dtype == np.float32])
+def test_gradients(case):
+    name, arguments, keywords = CASES[case]
+    same_as_mlx(
+        lambda m, x, *rest: m.grad(lambda x: getattr(losses(m), name)(x, *rest, **keywords).sum())(x),
+        *arguments,
+        case=case,
+        tolerance=2e-5,
+    )
+
+
 SHAPES_DIFFER = ["binary_cross_entropy", "l1_loss", "mse_loss", "smooth_l1_loss"]
 ERRORS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     **{f"shapes of {name}": (name, [A, B[:2]], {}) for name in SHAPES_DIFFER},
@@ -157,8 +169,6 @@ def test_certain_predictions_have_no_loss():
 
 @pytest.mark.skipif(IS_MLX, reason="MLX's docstrings are not ours to test")
 def test_docstrings():
-    import mlxlite.core
-
     for module in (nn.losses, nn.init):
-        result = doctest.testmod(module, extraglobs={"mx": mlxlite.core})
+        result = doctest.testmod(module, extraglobs={"mx": mx})
         assert result.failed == 0 and result.attempted >= 10
