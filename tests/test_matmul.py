@@ -149,3 +149,53 @@ def test_errors(name):
     with pytest.raises((ValueError, TypeError)):
         mx.eval(WRONG[name](mx, to_module(mx, a), to_module(mx, b)))
     same_as_mlx(WRONG[name], a, b, case=name)
+
+
+def _random_einsum(seed: int) -> tuple[str, list[np.ndarray]]:
+    """A sum of products of three to five arrays, each of up to three dims."""
+    rng = np.random.default_rng(seed)
+    sizes = {letter: int(n) for letter, n in zip("abcdef", rng.integers(1, 5, 6), strict=True)}
+    terms = ["".join(rng.choice([*sizes], rng.integers(1, 4), replace=False)) for _ in range(rng.integers(3, 6))]
+    output = "".join(x for x in sorted(set("".join(terms))) if rng.random() < 0.4)
+    inputs = [samples("float32", [sizes[x] for x in term], seed=i, domain="unit") for i, term in enumerate(terms)]
+    return f"{','.join(terms)}->{output}", inputs
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_einsum_of_many(seed):
+    """However the products are ordered, the sum is NumPy's; and the path contracts all operands to one."""
+    subscripts, inputs = _random_einsum(seed)
+    expected = np.einsum(subscripts, *(a.astype(np.float64) for a in inputs))
+    arrays = [to_module(mx, a) for a in inputs]
+    same_as_numpy(mx.einsum(subscripts, *arrays), expected, case=subscripts, scale=100)
+    left = len(inputs)
+    for step in mx.einsum_path(subscripts, *arrays)[0]:
+        assert len(set(step)) == len(step) and max(step) < left
+        left += 1 - len(step)
+    assert left == 1
+
+
+@pytest.mark.parametrize(
+    "subscripts, shapes",
+    [
+        ("ij->ji", [(2, 3)]),
+        ("ii->", [(3, 3)]),
+        ("ij,jk", [(2, 3), (3, 4)]),
+        ("ij,jk,kl->il", [(2, 3), (3, 4), (4, 5)]),
+        ("ij,jk,kl->il", [(2, 9), (9, 9), (9, 2)]),
+        ("i,j,k->ijk", [(2,), (3,), (4,)]),
+        ("...ij,...jk,kl->...il", [(7, 2, 3), (7, 3, 4), (4, 5)]),
+        ("abc,cd,bde,ea->d", [(2, 3, 4), (4, 5), (3, 5, 2), (2, 2)]),
+    ],
+)
+def test_einsum_path(subscripts, shapes):
+    inputs = [np.ones(shape, np.float32) for shape in shapes]
+    path, text = same_as_mlx(lambda m, *a: m.einsum_path(subscripts, *a), *inputs)
+    assert path and subscripts in text
+
+
+def test_einsum_path_errors():
+    a = np.ones((2, 3), np.float32)
+    assert same_as_mlx(lambda m, a: m.einsum_path("ij,jk->ik", a), a) is None
+    assert same_as_mlx(lambda m, a: m.einsum_path("ij,jk->ik", a, a), a) is None
+    assert same_as_mlx(lambda m, a: m.einsum_path(3, a), a) is None

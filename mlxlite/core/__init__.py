@@ -100,7 +100,7 @@ from .dtypes import (
     signedinteger,
     unsignedinteger,
 )
-from .einsum import einsum
+from .einsum import einsum, einsum_path
 from .elementwise import (
     abs,
     acos,
@@ -364,6 +364,7 @@ __all__ = [
     "divmod",
     "e",
     "einsum",
+    "einsum_path",
     "empty",
     "empty_like",
     "equal",

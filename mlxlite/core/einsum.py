@@ -1,7 +1,8 @@
-"""Einstein summation, contracted from left to right with matrix products."""
+"""Einstein summation, contracted two by two with matrix products."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import string
 from typing import Any
@@ -36,12 +37,95 @@ def einsum(subscripts: str, *operands: array, stream: Any = None) -> array:
     arrays = [require_array(x, "einsum") for x in operands]
     inputs, output = _parse(subscripts, [a.ndim for a in arrays])
     sizes = _letter_sizes(inputs, arrays)
-    current, labels = _simplify(arrays[0], inputs[0], sizes, "".join(inputs[1:]) + output, stream)
-    for i in range(1, len(arrays)):
-        needed = "".join(inputs[i + 1 :]) + output
-        other, other_labels = _simplify(arrays[i], inputs[i], sizes, labels + needed, stream)
-        current, labels = _contract(current, labels, other, other_labels, needed, stream)
-    return shapes.transpose(current, [labels.index(x) for x in output], stream=stream)
+    simple = []
+    for i, (a, labels) in enumerate(zip(arrays, inputs, strict=True)):
+        others = "".join(inputs[:i] + inputs[i + 1 :])
+        simple.append(_simplify(a, labels, sizes, others + output, stream))
+    for step in _greedy_path(inputs, output, sizes) if len(simple) > 1 else []:
+        (a, a_labels), (b, b_labels) = (simple[i] for i in step)
+        simple = [pair for i, pair in enumerate(simple) if i not in step]
+        needed = "".join(labels for _, labels in simple) + output
+        simple.append(_contract(a, a_labels, b, b_labels, needed, stream))
+    [(result, labels)] = simple
+    return shapes.transpose(result, [labels.index(x) for x in output], stream=stream)
+
+
+def einsum_path(subscripts: str, *operands: array) -> tuple[list[tuple[int, ...]], str]:
+    """The order in which `einsum` contracts its operands: at each step the two that free most elements.
+
+    Args:
+        subscripts, operands: as for `einsum`. No operand is evaluated.
+
+    Returns:
+        For each step the places of its operands in the list; the result goes to the end of what is left. And a text
+        that says what all at once, and what this order, costs.
+
+    Raises:
+        ValueError: the subscripts do not fit the operands.
+
+    >>> mx.einsum_path("ij,jk,kl->il", mx.ones((2, 9)), mx.ones((9, 9)), mx.ones((9, 2)))[0]
+    [(0, 1), (0, 1)]
+    """
+    if not isinstance(subscripts, str):
+        raise TypeError(f"[einsum_path] subscripts must be a string, got {type(subscripts).__name__}")
+    arrays = [require_array(x, "einsum_path") for x in operands]
+    inputs, output = _parse(subscripts, [a.ndim for a in arrays])
+    sizes = _letter_sizes(inputs, arrays)
+    path = _greedy_path(inputs, output, sizes)
+    terms = [set(labels) for labels in inputs]
+    everything = set().union(*terms)
+    scaling, cost = 0, 0
+    for step in path:
+        letters = set().union(*(terms[i] for i in step))
+        rest = [term for i, term in enumerate(terms) if i not in step]
+        kept = letters & set(output).union(*rest)
+        scaling = max(scaling, len(letters))
+        cost += _flops(letters, len(step), kept != letters, sizes)
+        terms = [*rest, kept]
+    naive = _flops(everything, len(inputs), everything != set(output), sizes)
+    text = (
+        f"  Complete contraction:  {subscripts}\n"
+        f"         Naive scaling:  {len(everything)}\n"
+        f"     Optimized scaling:  {scaling}\n"
+        f"      Naive FLOP count:  {naive}\n"
+        f"  Optimized FLOP count:  {cost}\n"
+    )
+    return path, text
+
+
+def _flops(letters: set[str], terms: int, summed: bool, sizes: dict[str, int]) -> int:
+    """Operations of one contraction: products of so many terms, and sums if letters vanish."""
+    return math.prod(sizes[x] for x in letters) * (max(1, terms - 1) + (1 if summed else 0))
+
+
+def _greedy_path(inputs: list[str], output: str, sizes: dict[str, int]) -> list[tuple[int, ...]]:
+    """Step by step the pair whose result is smallest beside its operands, the cheaper one if two are alike.
+
+    Pairs that share a letter come first; among those that share none, pairs with the latest result.
+    """
+    terms = [set(labels) for labels in inputs]
+    if len(terms) == 1:
+        return [(0,)]
+
+    def size(letters: set[str]) -> int:
+        return math.prod(sizes[x] for x in letters)
+
+    def rank(pair: tuple[int, int]) -> tuple[int, int]:
+        a, b = (terms[i] for i in pair)
+        kept = (a | b) & set(output).union(*(term for i, term in enumerate(terms) if i not in pair))
+        return size(kept) - size(a) - size(b), _flops(a | b, 2, kept != a | b, sizes)
+
+    path: list[tuple[int, ...]] = []
+    while len(terms) > 1:
+        pairs = [*itertools.combinations(range(len(terms)), 2)]
+        sharing = [(i, j) for i, j in pairs if terms[i] & terms[j]]
+        latest = [(i, j) for i, j in pairs if not path or j == len(terms) - 1]
+        best = min(sharing or latest, key=rank)
+        path.append(best)
+        a, b = (terms[i] for i in best)
+        rest = [term for i, term in enumerate(terms) if i not in best]
+        terms = [*rest, (a | b) & set(output).union(*rest)]
+    return path
 
 
 def _parse(subscripts: str, ranks: list[int]) -> tuple[list[str], str]:
