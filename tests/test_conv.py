@@ -150,6 +150,10 @@ def test_long_windows(size):
             scale=16.0,
         )
     same_as_mlx(lambda m, x, w: m.conv2d(x, w), numbers(1, 82, 9, 2), numbers(2, size, 3, 2), scale=16.0)
+    same_as_mlx(lambda m, x, w: m.conv1d(x, w, 2, groups=2), numbers(2, 99, 4), numbers(6, size, 2), scale=16.0)
+    x, w = numbers(2, 5, 90, 4), numbers(6, 2, size, 2)
+    out = mx.conv_general(to_module(mx, x), to_module(mx, w), [1, 3], 1, groups=2, flip=True)
+    same_as_numpy(out, convolved(x, w, [1, 3], [1, 1], [1, 1], [1, 1], [1, 1], 2, True), scale=16.0)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

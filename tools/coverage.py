@@ -10,6 +10,7 @@ import importlib.util
 import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -23,7 +24,17 @@ def missing_names(module: str) -> list[str] | None:
         ours = importlib.import_module(f"mlxlite.{module}")
     except ModuleNotFoundError:
         return None
-    return sorted(name for name in dir(theirs) if not name.startswith("_") and not hasattr(ours, name))
+    return sorted(
+        name
+        for name, value in vars(theirs).items()
+        if not name.startswith("_") and not hasattr(ours, name) and _is_its_own(value, theirs.__name__)
+    )
+
+
+def _is_its_own(value: object, module: str) -> bool:
+    """Whether a module holds a value for its users, and not because it imported it for itself."""
+    home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", module)
+    return home.startswith(module)
 
 
 def primitives_without_lowering() -> list[str]:
