@@ -181,3 +181,40 @@ def test_the_simulator_sees_a_missing_edge(plans: list[Plan]) -> None:
             mx.eval(((a @ a) @ (a @ a + 1)) @ a)
     assert captured
     assert any(isinstance(n, KernelNode) for n in captured[0].plan.nodes)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, 2, (0, 2)], ids=str)
+@pytest.mark.parametrize("name", ["sum", "max", "logsumexp", "mean"])
+def test_reductions_of_expressions(plans: list[Plan], name: str, axis: int | None) -> None:
+    a, b, c = normal(3, 40, 7), normal(40, 1, seed=1), normal(7, seed=2)
+    mx.eval(getattr(mx, name)(mx.tanh(a * b) * 0.5 - c, axis=axis))
+    assert len(plans[-1].nodes) == (2 if name == "mean" else 1), labels(plans[-1])
+
+
+def test_positions_of_expressions(plans: list[Plan]) -> None:
+    a = normal(5, 33)
+    mx.eval(mx.argmax(a.T * 2 + 1), mx.argmin(mx.abs(a), axis=1), (a > 0).any(axis=0), mx.where(a > 0, a, 0).prod())
+    assert len(plans[-1].nodes) == 4
+
+
+def test_a_group_that_others_read_is_not_only_reduced(plans: list[Plan]) -> None:
+    a = normal(4, 9)
+    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True))(a * 2 + 1))
+    assert len(plans[-1].nodes) == 3
+    b = a * 2
+    mx.eval(b.sum(), b)
+    assert len(plans[-1].nodes) == 2
+
+
+def test_expressions_of_numbers_are_reduced(plans: list[Plan]) -> None:
+    mx.eval(mx.zeros((3, 4)).sum(axis=0), (mx.arange(5) * 2).sum())
+    assert len(plans[-1].nodes) == 4
+
+
+def test_reductions_before_an_update_in_place(plans: list[Plan]) -> None:
+    a = normal(4, 6) * 1
+    mx.eval(a)
+    total = (a * a).sum(axis=0)
+    a[1:2] = 5
+    mx.eval(total, a)
+    assert a[1, 0].item() == 5

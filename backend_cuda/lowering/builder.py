@@ -80,9 +80,10 @@ class Builder:
         return Plan(self.table, self.tape.n_sizes, self.tape.n_scalars, self.nodes, edges, outputs, slots)
 
     def _merge(self, units: list[Unit], unit_of: dict[int, int]) -> None:
-        from . import row_product
+        from . import reduce, row_product
 
         row_product.fuse(self, units, unit_of)
+        reduce.fuse(self, units, unit_of)
 
     def _lower(self, unit: Unit) -> None:
         from .elementwise import lower_group

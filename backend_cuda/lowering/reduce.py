@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..kernels import reduce as kernels
+from ..kernels.codegen import Instruction
 from ..kernels.codegen import Operand as KernelOperand
 from ..kernels.kernel import KernelSource
-from .analysis import Analysis, Dims, dim_rule
+from .analysis import Analysis, Dims, Unit, dim_rule
 from .builder import Builder, Operand, lowers
-from .elementwise import access_of, collapse
+from .elementwise import ProgramWriter, access_of, broadcast_strides, collapse
 from .plan import View
 from .sym import Sym
 
@@ -28,45 +30,137 @@ def _reduced_dims(a: Analysis, i: int) -> Dims:
 
 
 @functools.lru_cache(maxsize=1024)
-def _generated(op: str, kinds: str, operand: KernelOperand, out_dtype: str, variant: kernels.Variant) -> KernelSource:
-    return kernels.generate(op, [("load", 0)], kinds, [operand], 0, out_dtype, variant=variant)
+def _generated(
+    op: str,
+    program: tuple[Instruction, ...],
+    kinds: str,
+    operands: tuple[KernelOperand, ...],
+    register: int,
+    out_dtype: str,
+    variant: kernels.Variant,
+) -> KernelSource:
+    return kernels.generate(op, program, kinds, operands, register, out_dtype, variant=variant)
+
+
+# ---- elementwise groups in front
+
+MAX_OPERANDS = 4  # of such a group: each is loaded several packs at a time
+
+
+@dataclass
+class Reduced:
+    """An elementwise group that only a reduction reads, and the reduction."""
+
+    elementwise: list[int]
+    value: int
+    reduction: int
+
+    def lower(self, b: Builder) -> None:
+        writer = ProgramWriter(b, b.dims(self.value))
+        for m in self.elementwise:
+            writer.add(m)
+        i = self.reduction
+        covers = (*self.elementwise, i)
+        emit_reduction(b, i, writer, writer.registers[self.value], b.result(i), covers)
+
+
+def fuse(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
+    """Merge elementwise groups into the reductions that alone read them, so that their results are never in memory."""
+    for i, node in enumerate(b.tape_nodes):
+        if node.role != "op" or node.name not in kernels.OPS or b.analysis.is_empty(i):
+            continue
+        (value,) = node.inputs
+        if value not in unit_of or not units[unit_of[value]].elementwise or b.analysis.is_empty(value):
+            continue
+        unit = units[unit_of[value]]
+        if unit.recipe is not None or units[unit_of[i]].recipe is not None:
+            continue
+        inside = set(unit.members)
+        read_outside = {m for m in unit.members if set(b.analysis.consumers[m]) - inside}
+        if read_outside != {value} or set(b.analysis.consumers[value]) - inside != {i}:
+            continue
+        if any(b.tape_nodes[m].is_output or b.tape_nodes[m].name == "arange" for m in unit.members):
+            continue
+        arrays = {j for m in unit.members for j in b.tape_nodes[m].inputs if b.tape_nodes[j].role != "scalar"} - inside
+        if not 1 <= len(arrays) <= MAX_OPERANDS:
+            continue
+        target, source = unit_of[i], unit_of[value]
+        reduced = units[target]
+        reduced.recipe = Reduced(sorted(unit.members), value, i)
+        reduced.members = [*sorted(unit.members), i]
+        reduced.after = (reduced.after | unit.after) - {target, source}
+        unit.members, unit.after = [], set()
+        for m in reduced.members:
+            unit_of[m] = target
+        for other in units:  # updates in place that wait for the group's reads
+            if source in other.after:
+                other.after = (other.after - {source}) | {target}
+
+
+# ---- lowering
 
 
 @lowers(*kernels.OPS)
 def _reduce(b: Builder, i: int) -> None:
+    source = b.read(b.tape_nodes[i].inputs[0])
+    writer = ProgramWriter(b, source.dims)
+    emit_reduction(b, i, writer, writer.load(source), b.result(i), (i,))
+
+
+def emit_reduction(b: Builder, i: int, writer: ProgramWriter, register: int, out: View, covers: Sequence[int]) -> None:
+    """A kernel that runs a program and reduces what is in a register, as node i says, into contiguous `out`."""
     node = b.tape_nodes[i]
-    source = b.read(node.inputs[0])
-    axes = node.static[0]
-    if node.name in ("argmax", "argmin") and not axes:
-        axes = tuple(range(len(source.dims)))
-    emit_reduction(b, node.name, source, axes, b.result(i), (i,))
-
-
-def emit_reduction(b: Builder, op: str, source: View, axes: Sequence[int], out: View, covers: Sequence[int]) -> None:
-    """A kernel that reduces `axes` of `source` into contiguous `out`."""
-    kept = [d for d in range(len(source.dims)) if d not in axes]
-    reduced = [d for d in axes if source.dims[d].const != 1]
+    op, axes = node.name, node.static[0]
+    sizes = writer.dims
+    if op in ("argmax", "argmin") and not axes:
+        axes = tuple(range(len(sizes)))
+    arrays = [broadcast_strides(b, view, sizes) for view in writer.operands]
+    # The largest operand decides the order of the loops.
+    largest = max(range(len(arrays)), key=lambda k: _spread(b, sizes, arrays[k]), default=None)
+    steps = [b.table.value(s) for s in arrays[largest]] if largest is not None else [0] * len(sizes)
+    kept = [d for d in range(len(sizes)) if d not in axes]
+    reduced = [d for d in axes if sizes[d].const != 1]
     if op not in ("argmax", "argmin"):  # those count in the order of the dims
-        reduced.sort(key=lambda d: -b.table.value(source.strides[d]))
+        reduced.sort(key=lambda d: -steps[d])
 
-    def merged(chosen: Sequence[int]) -> tuple[list[Sym], list[Sym]]:
-        dims, (strides,) = collapse(b, [source.dims[d] for d in chosen], [[source.strides[d] for d in chosen]])
-        return dims, strides
+    def merged(chosen: Sequence[int]) -> tuple[list[Sym], list[list[Sym]]]:
+        return collapse(b, [sizes[d] for d in chosen], [[strides[d] for d in chosen] for strides in arrays])
 
     reduced_dims, reduced_strides = merged(reduced)
     kept_dims, kept_strides = merged(kept)
     if len(kept_dims) == 1 and kept_dims[0].const == 1:
-        kept_dims, kept_strides = [], []
-    inner_kept = bool(kept_dims) and kept_strides[-1] == 1 and reduced_strides[-1] != 1
+        kept_dims, kept_strides = [], [[] for _ in arrays]
+    inner_kept = False
+    if kept_dims and largest is not None:
+        inner_kept = kept_strides[largest][-1] == 1 and reduced_strides[largest][-1] != 1
     if inner_kept:
-        dims, strides = reduced_dims + kept_dims, reduced_strides + kept_strides
+        dims = reduced_dims + kept_dims
+        strides = [r + k for r, k in zip(reduced_strides, kept_strides, strict=True)]
         kinds = "r" * len(reduced_dims) + "k" * len(kept_dims)
     else:
-        dims, strides = kept_dims + reduced_dims, kept_strides + reduced_strides
+        dims = kept_dims + reduced_dims
+        strides = [k + r for k, r in zip(kept_strides, reduced_strides, strict=True)]
         kinds = "k" * len(kept_dims) + "r" * len(reduced_dims)
-    access = access_of(b, strides, dims)
-    if isinstance(access, str) and any(d.const == 0 for d in dims):
-        access = tuple(None for _ in dims)
+    accesses = [access_of(b, s, dims) for s in strides]
+    if any(d.const == 0 for d in dims):
+        accesses = [tuple(None for _ in dims) for _ in accesses]
+    operands = tuple(KernelOperand(v.dtype, a) for v, a in zip(writer.operands, accesses, strict=True))
     variant = kernels.choose_variant(kinds, [b.table.value(d) for d in dims])
-    kernel = _generated(op, kinds, KernelOperand(source.dtype, access), out.dtype, variant)
-    b.kernel(kernel, dims, [Operand(source, strides)], [Operand(out, out.strides)], covers=covers, label=op)
+    kernel = _generated(op, tuple(writer.program), kinds, operands, register, out.dtype, variant)
+    b.kernel(
+        kernel,
+        dims,
+        [Operand(v, s) for v, s in zip(writer.operands, strides, strict=True)],
+        [Operand(out, out.strides)],
+        scalars=writer.scalars,
+        ints=writer.ints,
+        covers=covers,
+    )
+
+
+def _spread(b: Builder, dims: Sequence[Sym], strides: Sequence[Sym]) -> int:
+    """How many elements an operand has."""
+    count = 1
+    for d, s in zip(dims, strides, strict=True):
+        count *= b.table.value(d) if s != 0 else 1
+    return count
