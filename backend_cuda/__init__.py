@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["register"]
+__all__ = ["register", "register_provider"]
 
 
 def _libraries(pattern: str) -> Iterator[str]:
@@ -36,6 +36,16 @@ def register() -> None:
     info = _runtime.device_info()
     target.use(info["multiprocessors"], tuple(info["compute_capability"]))
     _graph.register_backend("gpu", _lower, _runtime.api_capsule())
+    register_provider()
+
+
+def register_provider() -> None:
+    """Let plans for the GPU be described, and measured where there is one. Needs neither a GPU nor a driver."""
+    from mlxlite import observe
+
+    from .provider import CudaProvider
+
+    observe.register("gpu", CudaProvider())
 
 
 def _lower(tape: Any) -> Any:

@@ -9,7 +9,7 @@ from . import attention, elementwise, fast, indexing, matmul, random, reduce, ro
 from .builder import Builder
 from .plan import Plan
 
-__all__ = ["Plan", "lower"]
+__all__ = ["Builder", "Plan", "lower"]
 
 
 def lower(tape: Any, fuse: bool | None = None) -> Plan:

@@ -16,6 +16,16 @@ from ._rules import RULES, Array
 _REFERENCES = 3
 
 
+# Asked for the steps of every run while it is set: a measurement, which has them note their times.
+_recorder: Any = None
+
+
+def set_recorder(recorder: Any) -> None:
+    """Install what `recorder.steps(plan, steps)` asks of every run; None for nothing."""
+    global _recorder
+    _recorder = recorder
+
+
 class Node:
     """What a rule is told about its primitive. Shapes and numbers are read from the run in progress."""
 
@@ -118,10 +128,11 @@ class CpuPlan:
             values[index] = leaf
         leaf = None
         leaves.clear()  # so that a donated leaf is held by the graph and by `values` alone
+        steps = self._steps if _recorder is None else _recorder.steps(self, self._steps)
         with np.errstate(all="ignore"):  # overflow, NaN and division by zero are values here, as on a device
             for index, dtype, slot in self._scalars:
                 values[index] = np.array(scalars[slot], dtype)
-            for index, function, node, inputs, dying, dtype, donates, donor, references in self._steps:
+            for index, function, node, inputs, dying, dtype, donates, donor, references in steps:
                 if donates is None:
                     result = function(node, *[values[i] for i in inputs])
                 else:

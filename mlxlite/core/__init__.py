@@ -191,6 +191,7 @@ from .elementwise import (
     trunc,
     where,
 )
+from .explain import Explanation, explain
 from .indexing import ArrayAt, put_along_axis, slice, slice_update, take, take_along_axis
 from .matmul import addmm, inner, kron, matmul, outer, tensordot
 from .printing import get_printoptions, printoptions, set_printoptions
@@ -273,6 +274,7 @@ __all__ = [
     "DeviceType",
     "Dtype",
     "DtypeCategory",
+    "Explanation",
     "Stream",
     "StreamContext",
     "abs",
@@ -374,6 +376,7 @@ __all__ = [
     "eval",
     "exp",
     "expand_dims",
+    "explain",
     "expm1",
     "eye",
     "fast",

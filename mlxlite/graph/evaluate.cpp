@@ -7,6 +7,7 @@
 
 #include "mlxlite/graph/array_type.h"
 #include "mlxlite/graph/host.h"
+#include "mlxlite/graph/observe.h"
 #include "mlxlite/graph/primitive.h"
 #include "mlxlite/graph/tape_view.h"
 
@@ -19,23 +20,10 @@ std::array<Backend, 2>& backends() {
     return *all;
 }
 
-// One evaluation at a time. The lock is taken with the GIL dropped, so that whoever holds it can finish.
-class EvaluationLock {
-  public:
-    EvaluationLock() {
-        if (mutex().try_lock()) return;
-        Py_BEGIN_ALLOW_THREADS;
-        mutex().lock();
-        Py_END_ALLOW_THREADS;
-    }
-    ~EvaluationLock() { mutex().unlock(); }
-
-  private:
-    static std::recursive_mutex& mutex() {
-        static auto* m = new std::recursive_mutex;
-        return *m;
-    }
-};
+std::recursive_mutex& evaluation_mutex() {
+    static auto* m = new std::recursive_mutex;
+    return *m;
+}
 
 PyObject* sizes_list(PlanEntry* entry, const Tape& tape) {
     if (!entry->last_sizes_list || entry->last_sizes != tape.sizes) {
@@ -110,26 +98,41 @@ void run_on_device(const BackendApi* api, PyObject* plan, const Tape& tape) {
     }
 }
 
-void run_segment(std::span<Node* const> ops, std::span<Node* const> roots) {
+void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::int64_t start) {
     Device device = ops.front()->device;
     Backend& where = backend(device);
+    Watch watch(start);
     for (Node* op : ops)
         for (int i = 0; i < op->n_inputs; ++i)
             if (Node* input = op->inputs[i]; input->role == Role::leaf) move_to(input, device);
     Tape tape;
     tape.device = device;
     build_tape(tape, ops, roots);
+    watch.mark(Step::walked);
     PlanEntry* entry = where.plans.find(tape.key);
-    if (!entry) {
+    bool hit = entry != nullptr;
+    std::uint64_t evictions = where.plans.counters.evictions;
+    watch.mark(Step::found);
+    if (!hit) {
         PyObject* view = make_tape_view(tape);
         PyObject* plan = PyObject_CallOneArg(where.lower, view);
+        watch.mark(Step::lowered);
+        if (!plan) {
+            Py_DECREF(view);
+            throw PythonError{};
+        }
+        watch.lowered(device, plan, view);
         Py_DECREF(view);
-        if (!plan) throw PythonError{};
         entry = where.plans.insert(tape.key, plan);
         Py_DECREF(plan);
+    } else {
+        watch.mark(Step::lowered);
     }
+    evictions = where.plans.counters.evictions - evictions;
     PyObject* plan = Py_NewRef(entry->plan);
     try {
+        watch.running(plan, tape);
+        watch.mark(Step::bound);
         if (where.api)
             run_on_device(where.api, plan, tape);
         else
@@ -138,14 +141,38 @@ void run_segment(std::span<Node* const> ops, std::span<Node* const> roots) {
         Py_DECREF(plan);
         throw;
     }
-    Py_DECREF(plan);
+    watch.mark(Step::ran);
     std::vector<NodeRef> outputs;  // detaching one output may otherwise free the next
     for (auto index : tape.outputs) outputs.push_back(NodeRef::share(tape.entries[index].node));
     for (auto& output : outputs) detach_inputs(output.get());
+    watch.mark(Step::done);
+    watch.evaluated(device, plan, hit, tape, evictions);
+    Py_DECREF(plan);
 }
 
-// Ops of several devices: a level is a run that one device can do before another continues.
-void run_levels(std::span<Node* const> ops, std::span<Node* const> roots) {
+void run_parts(std::span<Node* const> ops, std::span<Node* const> roots, std::int64_t start) {
+    // The roots keep all ops alive. The ops themselves are not held: to the tape, whoever holds one wants its value.
+    std::vector<NodeRef> keep;
+    for (Node* root : roots) keep.push_back(NodeRef::share(root));
+    for (std::vector<Node*>& part : parts_by_device(ops)) {
+        std::erase_if(part, [](Node* op) { return op->role != Role::op; });
+        if (!part.empty()) run_segment(part, roots, start);
+        if (is_observed()) start = clock_ns();
+    }
+}
+
+}  // namespace
+
+EvaluationLock::EvaluationLock() {
+    if (evaluation_mutex().try_lock()) return;
+    Py_BEGIN_ALLOW_THREADS;
+    evaluation_mutex().lock();
+    Py_END_ALLOW_THREADS;
+}
+EvaluationLock::~EvaluationLock() { evaluation_mutex().unlock(); }
+
+std::vector<std::vector<Node*>> parts_by_device(std::span<Node* const> ops) {
+    // A level counts the changes of device on the way to an op.
     std::uint32_t deepest = 0;
     for (Node* op : ops) {
         op->level = 0;
@@ -154,25 +181,16 @@ void run_levels(std::span<Node* const> ops, std::span<Node* const> roots) {
                 op->level = std::max(op->level, input->level + (input->device != op->device ? 1 : 0));
         deepest = std::max(deepest, op->level);
     }
-    std::vector<NodeRef> keep;
-    std::vector<Node*> all(ops.begin(), ops.end());
-    std::vector<std::uint32_t> levels;
-    std::vector<Device> devices;
-    for (Node* op : all) {
-        keep.push_back(NodeRef::share(op));
-        levels.push_back(op->level);
-        devices.push_back(op->device);
-    }
+    std::vector<std::vector<Node*>> parts;
     for (std::uint32_t level = 0; level <= deepest; ++level)
         for (Device device : {Device::cpu, Device::gpu}) {
-            std::vector<Node*> segment;
-            for (std::size_t i = 0; i < all.size(); ++i)
-                if (levels[i] == level && devices[i] == device && all[i]->role == Role::op) segment.push_back(all[i]);
-            if (!segment.empty()) run_segment(segment, roots);
+            std::vector<Node*> part;
+            for (Node* op : ops)
+                if (op->level == level && op->device == device) part.push_back(op);
+            if (!part.empty()) parts.push_back(std::move(part));
         }
+    return parts;
 }
-
-}  // namespace
 
 Backend* registered(Device device) {
     Backend& b = backends()[static_cast<int>(device)];
@@ -209,13 +227,14 @@ void register_backend(Device device, PyObject* lower, PyObject* capsule) {
 void evaluate(std::span<Node* const> roots, bool wait) {
     {
         EvaluationLock lock;
+        std::int64_t start = is_observed() ? clock_ns() : 0;
         std::vector<Node*> ops = pending_below(roots);
         if (!ops.empty()) {
             bool one_device = std::ranges::all_of(ops, [&](Node* op) { return op->device == ops[0]->device; });
             if (one_device)
-                run_segment(ops, roots);
+                run_segment(ops, roots, start);
             else
-                run_levels(ops, roots);
+                run_parts(ops, roots, start);
         }
     }
     if (!wait) return;
@@ -227,7 +246,9 @@ void evaluate(std::span<Node* const> roots, bool wait) {
 
 void wait_for(const Node* node) {
     if (!node->ticket || !node->buffer || node->buffer->device != Device::gpu) return;
+    std::int64_t start = is_observed() ? clock_ns() : 0;
     if (backend(Device::gpu).api->wait(node->ticket)) throw PythonError{};
+    if (start) report_wait(start);
 }
 
 void synchronize_all() {

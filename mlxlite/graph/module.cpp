@@ -1,14 +1,18 @@
 // The Python face of the graph: types, dtypes, devices, evaluation and hooks. It only translates.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <array>
+#include <optional>
 
 #include "mlxlite/graph/array_type.h"
 #include "mlxlite/graph/errors.h"
 #include "mlxlite/graph/evaluate.h"
 #include "mlxlite/graph/host.h"
+#include "mlxlite/graph/inspect.h"
+#include "mlxlite/graph/observe.h"
 #include "mlxlite/graph/primitive.h"
 #include "mlxlite/graph/tape_view.h"
 
@@ -100,6 +104,7 @@ struct TapeView {
     nb::list nodes;
     nb::list outputs, leaves, sizes, scalars, scalar_dtypes;
     std::string device;
+    bool in_cache = false;
 };
 
 template <class Range>
@@ -154,6 +159,20 @@ TapeView view_of(const Tape& tape) {
         view.scalar_dtypes.append(nb::steal(dtype_object(tape.scalar_dtypes[i])));
     }
     return view;
+}
+
+nb::list tapes_of(nb::handle tree, std::optional<Device> device) {
+    std::vector<Node*> roots;
+    flatten(tree, roots);
+    nb::list views;
+    translated([&] {
+        inspect(roots, device, [&](const Tape& tape, bool in_cache) {
+            TapeView view = view_of(tape);
+            view.in_cache = in_cache;
+            views.append(nb::cast(std::move(view)));
+        });
+    });
+    return views;
 }
 
 nb::dict cache_info_of(Device device) {
@@ -324,6 +343,18 @@ NB_MODULE(_graph, m) {
     m.def("is_registered", [](const std::string& device) { return registered(device_named(device)) != nullptr; });
 
     m.def("eval", [](nb::args trees) { evaluate_trees(trees, true); });
+    m.def(
+        "tapes",
+        [](nb::handle tree, std::optional<std::string> device) {
+            std::optional<Device> where;
+            if (device) where = device_named(*device);
+            return tapes_of(tree, where);
+        },
+        "tree"_a, "device"_a = nb::none(),
+        "What evaluating a tree of arrays would run, without running it: the tape of each part, in order.");
+    m.def(
+        "set_observer", [](nb::handle observer) { set_observer(observer.ptr()); }, "observer"_a.none(),
+        "Install the object that is told of evaluations (observe.h has its methods); None for nobody.");
     m.def("async_eval", [](nb::args trees) { evaluate_trees(trees, false); });
     m.def("synchronize", [] { translated([] { synchronize_all(); }); });
     m.def("is_evaluated", [](nb::handle a) { return is_array(a.ptr()) && node_of(a.ptr())->role != Role::op; });
@@ -396,7 +427,13 @@ NB_MODULE(_graph, m) {
             if (Backend* b = registered(d)) b->plans.clear();
     });
     m.def("set_plan_capacity", [](const std::string& device, std::size_t capacity) {
-        translated([&] { backend(device_named(device)).plans.set_capacity(capacity); });
+        translated([&] {
+            Device where = device_named(device);
+            PlanCache& plans = backend(where).plans;
+            auto before = plans.counters.evictions;
+            plans.set_capacity(capacity);
+            report_evictions(where, plans.counters.evictions - before);
+        });
     });
     m.def("pending", [] {
         nb::dict info;
@@ -442,6 +479,7 @@ NB_MODULE(_graph, m) {
         .def_ro("scalars", &TapeView::scalars)
         .def_ro("scalar_dtypes", &TapeView::scalar_dtypes)
         .def_ro("device", &TapeView::device)
+        .def_ro("in_cache", &TapeView::in_cache)
         .def_prop_ro("n_sizes", [](const TapeView& t) { return t.sizes.size(); })
         .def_prop_ro("n_scalars", [](const TapeView& t) { return t.scalars.size(); });
 }

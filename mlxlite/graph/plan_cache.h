@@ -29,6 +29,7 @@ class PlanCache {
   public:
     PlanEntry* find(std::string_view key);  // nullptr on a miss; counts either way
     PlanEntry* insert(std::string key, PyObject* plan);
+    bool contains(std::string_view key) const { return index_.contains(key); }  // counts nothing, changes no order
     void clear();
     void set_capacity(std::size_t capacity);
     std::size_t size() const { return index_.size(); }
