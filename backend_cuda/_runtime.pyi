@@ -15,6 +15,7 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
         def __init__(self, n_sizes: int, n_scalars: int, size_program: list, buffers: list, nodes: list, edges: list,
                      outputs: list) -> None
         n_nodes, n_executables, arena_bytes: int
+        labels: list[str]          # of the nodes
     def api_capsule() -> capsule   # for mlxlite._graph.register_backend("gpu", lower, api_capsule())
     def memory_info() -> dict      # active, peak, cache, arena, workspace, limit, cache_limit (bytes)
     def set_memory_limit(nbytes: int) -> int    # the previous limit
@@ -69,6 +70,8 @@ class Plan:
     ) -> None: ...
     @property
     def n_nodes(self) -> int: ...
+    @property
+    def labels(self) -> list: ...
     @property
     def n_executables(self) -> int: ...
     @property

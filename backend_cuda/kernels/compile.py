@@ -11,9 +11,11 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
+import logging
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +29,7 @@ counters = {"compiled": 0, "disk_hits": 0, "memory_hits": 0, "corrupt": 0, "evic
 _lock = threading.Lock()
 _memory: dict[str, bytes] = {}  # by cache key: a process asks for the same kernel once per plan
 _MAX_MEMORY_ENTRIES = 4096
+_log = logging.getLogger("mlxlite.kernel")
 
 
 def _candidates() -> Iterable[str]:
@@ -212,6 +215,7 @@ def compile_cubin(source: str, arch: str, name: str, options: Sequence[str] = ()
     Raises:
         RuntimeError: the source does not compile (the message has its name and the log), or there is no NVRTC.
     """
+    start = time.perf_counter()
     nvrtc = _nvrtc()
     all_options = (f"--gpu-architecture={arch}", *OPTIONS, *options)
     key = _cache_key(source, arch, all_options, nvrtc.version)
@@ -219,14 +223,17 @@ def compile_cubin(source: str, arch: str, name: str, options: Sequence[str] = ()
         cubin = _memory.get(key)
         if cubin is not None:
             counters["memory_hits"] += 1
+            _log.debug("%s for %s: in memory", name, arch)
             return cubin
     path = cache_directory() / f"{key}.cubin"
     cubin = _read(path)
     if cubin is not None:
         _remember(key, cubin, "disk_hits")
+        _log.info("%s for %s: from disk in %.1f ms", name, arch, 1e3 * (time.perf_counter() - start))
         return cubin
     cubin = nvrtc.compile(source, headers(), all_options, name)
     _remember(key, cubin, "compiled")
+    _log.info("%s for %s: compiled in %.1f ms", name, arch, 1e3 * (time.perf_counter() - start))
     _write(path, cubin)
     _note_written(len(cubin))
     return cubin

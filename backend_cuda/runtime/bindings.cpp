@@ -38,6 +38,7 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
         def __init__(self, n_sizes: int, n_scalars: int, size_program: list, buffers: list, nodes: list, edges: list,
                      outputs: list) -> None
         n_nodes, n_executables, arena_bytes: int
+        labels: list[str]          # of the nodes
     def api_capsule() -> capsule   # for mlxlite._graph.register_backend("gpu", lower, api_capsule())
     def memory_info() -> dict      # active, peak, cache, arena, workspace, limit, cache_limit (bytes)
     def set_memory_limit(nbytes: int) -> int    # the previous limit
@@ -207,6 +208,12 @@ NB_MODULE(_runtime, m) {
                 },
                 "n_sizes"_a, "n_scalars"_a, "size_program"_a, "buffers"_a, "nodes"_a, "edges"_a, "outputs"_a)
             .def_prop_ro("n_nodes", [](const PythonPlan& p) { return p.n_nodes(); })
+            .def_prop_ro("labels",
+                         [](const PythonPlan& p) {
+                             nb::list labels;
+                             for (std::size_t i = 0; i < p.n_nodes(); ++i) labels.append(p.label(i));
+                             return labels;
+                         })
             .def_prop_ro("n_executables", [](const PythonPlan& p) { return p.n_executables(); })
             .def_prop_ro("arena_bytes", [](const PythonPlan& p) { return p.arena_bytes(); });
     plan_type = reinterpret_cast<PyTypeObject*>(plan.ptr());

@@ -110,6 +110,7 @@ class Plan {
     void launch(LaunchRequest& request);
 
     std::size_t n_nodes() const { return spec_.nodes.size(); }
+    const std::string& label(std::size_t node) const { return spec_.nodes[node].label; }
     std::size_t n_executables() const { return executables_.size(); }
     std::size_t arena_bytes() const { return arena_bytes_; }
     std::span<PyObject* const> callbacks() const { return callbacks_; }

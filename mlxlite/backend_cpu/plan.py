@@ -95,6 +95,11 @@ class CpuPlan:
             if node.role == "op"
         ]
 
+    @property
+    def labels(self) -> list[str]:
+        """The names of the ops, in the order in which they run."""
+        return [step[2].name for step in self._steps]
+
     def _step(self, tape: Any, index: int, dying: list[int]) -> tuple[Any, ...]:
         tape_node = tape.nodes[index]
         found = RULES.get(tape_node.name)

@@ -20,6 +20,7 @@ from .._graph import (
     uint32,
     uint64,
 )
+from ..observe import log as _log  # noqa: F401  reads MLXLITE_LOG
 from ..io import load, save, save_safetensors, savez, savez_compressed
 from .construct import asarray, from_dlpack
 from .convolution import (
