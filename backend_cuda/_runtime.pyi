@@ -6,7 +6,8 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
 
     def initialize(cublaslt_path: str | None = None) -> None   # RuntimeError says what is missing; twice is harmless
     def device_info() -> dict      # name, compute_capability (major, minor), multiprocessors, l2_bytes, total_memory,
-                                   # driver_version, max_shared_per_block, max_threads_per_multiprocessor
+                                   # driver_version, max_shared_per_block, max_threads_per_multiprocessor,
+                                   # memory_bandwidth (bytes a second by clock and width, 0 if unknown)
     class Module:
         def __init__(self, cubin: bytes) -> None
         def function(self, name: str, dynamic_shared_max: int = 0) -> Function
@@ -27,6 +28,9 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
     def synchronize() -> None
     def counters() -> dict[str, int]
     def stats_reset() -> None
+    def measure(what: str) -> None              # "nodes", "whole" or "off"; starts anew
+    def measured() -> list[tuple]  # since the last call, of each launch: (ns to bind, ns to launch, labels,
+                                   # [(start, length) in ns, by label]); starts are of time.perf_counter_ns
     def size_class(nbytes: int) -> int          # bytes that a request really takes
 
 A library node's callback is called as callback(sizes: list[int], scalars: list[float], pointers: list[int]) -> int, the
@@ -34,7 +38,7 @@ address of a CUgraph that stays the callback's own: it is copied before the next
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 def initialize(cublaslt_path: str | None = None) -> None: ...
 def device_info() -> dict[str, Any]: ...
@@ -88,6 +92,8 @@ def get_tf32() -> bool: ...
 def synchronize() -> None: ...
 def counters() -> dict[str, int]: ...
 def stats_reset() -> None: ...
+def measure(what: Literal["nodes", "whole", "off"]) -> None: ...
+def measured() -> list[tuple[int, int, list[str], list[tuple[int, int]]]]: ...
 def size_class(nbytes: int) -> int: ...
 def cublaslt_version() -> int:
     """0 until a matmul has loaded it."""

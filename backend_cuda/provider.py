@@ -7,7 +7,7 @@ from typing import Any
 
 from mlxlite import _graph
 from mlxlite.observe import Measurement
-from mlxlite.observe.description import Machine, Plan
+from mlxlite.observe.description import Machine, NodeTime, Plan, Run
 
 from .explain import describe
 from .machines import machine
@@ -30,7 +30,7 @@ class CudaProvider:
 
     def measure(self, nodes: bool) -> Measurement:
         """Begin to measure."""
-        raise NotImplementedError
+        return _Measurement(nodes)
 
     def counters(self) -> dict[str, int]:
         """The runtime's counters; empty while the GPU is not in use."""
@@ -39,3 +39,33 @@ class CudaProvider:
         from . import _runtime
 
         return _runtime.counters()
+
+
+class _Measurement:
+    """The runtime's, while it lives."""
+
+    def __init__(self, nodes: bool) -> None:
+        from . import _runtime
+
+        self._runtime = _runtime
+        self._nodes = nodes
+        _runtime.measure("nodes" if nodes else "whole")
+
+    def stop(self) -> None:
+        self._runtime.measure("off")
+
+    def commit(self) -> None:
+        """Nothing: the runtime keeps no launch that failed."""
+
+    def take(self) -> list[Run]:
+        return [self._run(*launch) for launch in self._runtime.measured()]
+
+    def _run(self, bind: int, launch: int, labels: list[str], times: list[tuple[int, int]]) -> Run:
+        nodes = tuple(
+            NodeTime(label, start / 1e9, length / 1e9) for label, (start, length) in zip(labels, times, strict=True)
+        )
+        whole = None
+        if nodes:
+            start = min(n.start for n in nodes)
+            whole = (start, max(n.start + n.seconds for n in nodes) - start)
+        return Run(nodes if self._nodes else (), bind / 1e9, launch / 1e9, whole)

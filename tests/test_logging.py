@@ -193,7 +193,7 @@ def test_an_observer_that_fails_changes_no_result(monkeypatch: pytest.MonkeyPatc
         def evaluated(self, *arguments: Any) -> None:
             raise KeyError("broken")
 
-        def wants_tape(self, plan: Any) -> bool:
+        def wants_tape(self, device: str, plan: Any) -> bool:
             raise KeyError("broken")
 
     broken = Broken()

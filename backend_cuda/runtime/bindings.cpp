@@ -14,6 +14,7 @@
 #include "backend_cuda/runtime/module.h"
 #include "backend_cuda/runtime/plan.h"
 #include "backend_cuda/runtime/plan_parse.h"
+#include "backend_cuda/runtime/profile.h"
 #include "backend_cuda/runtime/stream.h"
 
 namespace nb = nanobind;
@@ -29,7 +30,8 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
 
     def initialize(cublaslt_path: str | None = None) -> None   # RuntimeError says what is missing; twice is harmless
     def device_info() -> dict      # name, compute_capability (major, minor), multiprocessors, l2_bytes, total_memory,
-                                   # driver_version, max_shared_per_block, max_threads_per_multiprocessor
+                                   # driver_version, max_shared_per_block, max_threads_per_multiprocessor,
+                                   # memory_bandwidth (bytes a second by clock and width, 0 if unknown)
     class Module:
         def __init__(self, cubin: bytes) -> None
         def function(self, name: str, dynamic_shared_max: int = 0) -> Function
@@ -50,6 +52,9 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
     def synchronize() -> None
     def counters() -> dict[str, int]
     def stats_reset() -> None
+    def measure(what: str) -> None              # "nodes", "whole" or "off"; starts anew
+    def measured() -> list[tuple]  # since the last call, of each launch: (ns to bind, ns to launch, labels,
+                                   # [(start, length) in ns, by label]); starts are of time.perf_counter_ns
     def size_class(nbytes: int) -> int          # bytes that a request really takes
 
 A library node's callback is called as callback(sizes: list[int], scalars: list[float], pointers: list[int]) -> int, the
@@ -67,6 +72,7 @@ nb::dict device_info_dict() {
     d["driver_version"] = info.driver_version;
     d["max_shared_per_block"] = info.max_shared_per_block;
     d["max_threads_per_multiprocessor"] = info.max_threads_per_multiprocessor;
+    d["memory_bandwidth"] = info.memory_bandwidth;
     return d;
 }
 
@@ -118,6 +124,24 @@ nb::dict counters_dict() {
     d["matmul_builds"] = matmul.builds - matmul_baseline.builds;
     d["matmul_evictions"] = matmul.evictions - matmul_baseline.evictions;
     return d;
+}
+
+Measuring measuring_named(const std::string& name) {
+    if (name == "nodes") return Measuring::nodes;
+    if (name == "whole") return Measuring::whole;
+    if (name == "off") return Measuring::off;
+    throw std::invalid_argument("measure: expected 'nodes', 'whole' or 'off', got '" + name + "'");
+}
+
+nb::list measured_list() {
+    nb::list launches;
+    for (const MeasuredLaunch& launch : take_measured()) {
+        nb::list labels, times;
+        for (const std::string& label : launch.labels) labels.append(label);
+        for (auto [start, length] : launch.times) times.append(nb::make_tuple(start, length));
+        launches.append(nb::make_tuple(launch.bind, launch.launch, labels, times));
+    }
+    return launches;
 }
 
 void reset_counters() {
@@ -236,6 +260,8 @@ NB_MODULE(_runtime, m) {
     });
     m.def("counters", counters_dict);
     m.def("stats_reset", reset_counters);
+    m.def("measure", [](const std::string& what) { set_measuring(measuring_named(what)); }, "what"_a);
+    m.def("measured", measured_list);
     m.def("size_class", size_class, "nbytes"_a);
     m.def("cublaslt_version", cublaslt_version, "0 until a matmul has loaded it.");
 

@@ -57,6 +57,9 @@ void read_device_info(CUdevice device) {
     info.l2_bytes = attribute(device, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
     info.max_shared_per_block = attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
     info.max_threads_per_multiprocessor = attribute(device, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR);
+    double kilohertz = attribute(device, CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
+    double bits = attribute(device, CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH);
+    info.memory_bandwidth = 2 * kilohertz * 1e3 * bits / 8;  // two transfers a clock
     std::size_t total = 0;
     driver.cuDeviceTotalMem(&total, device);
     info.total_memory = static_cast<std::int64_t>(total);

@@ -104,6 +104,7 @@ struct Entry<CUresult(P...)> {
     X(cuEventRecord)                      \
     X(cuEventQuery)                       \
     X(cuEventSynchronize)                 \
+    X(cuEventElapsedTime)                 \
     X(cuGraphCreate)                      \
     X(cuGraphDestroy)                     \
     X(cuGraphAddKernelNode)               \
@@ -115,7 +116,9 @@ struct Entry<CUresult(P...)> {
     X(cuGraphLaunch)
 
 // Absent from older drivers; what needs them is left out there.
-#define MLXLITE_OPTIONAL_DRIVER_FUNCTIONS(X) X(cuGraphAddDependencies)
+#define MLXLITE_OPTIONAL_DRIVER_FUNCTIONS(X) \
+    X(cuGraphAddDependencies)                \
+    X(cuMemsetD8Async)
 
 struct Driver {
 #define MLXLITE_DECLARE(function) Entry<std::remove_pointer_t<decltype(&::function)>> function{#function};
@@ -134,6 +137,7 @@ struct DeviceInfo {
     int driver_version = 0;
     int max_shared_per_block = 0;  // with opt-in
     int max_threads_per_multiprocessor = 0;
+    double memory_bandwidth = 0;  // bytes a second, by the memory's clock and width; 0 if the driver does not tell
 };
 
 // Opens the driver (MLXLITE_CUDA_DRIVER names another library, for tests) and takes the first device's primary context.

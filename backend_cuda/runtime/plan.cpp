@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend_cuda/runtime/profile.h"
 #include "backend_cuda/runtime/stream.h"
 
 namespace mlxlite::cuda {
@@ -108,6 +109,7 @@ void Plan::launch(LaunchRequest& request) {
         request.n_outputs != spec_.outputs.size())
         throw std::invalid_argument("Plan: the launch does not fit the plan (sizes, scalars or outputs)");
     ArenaLease lease;
+    LaunchNotes notes;
     sweep();
     evaluate_registers(request.sizes);
     ++counters.evaluations;
@@ -158,10 +160,14 @@ void Plan::launch(LaunchRequest& request) {
             executable->signature = signature_;
         }
         executable->last_use = ++clock_;
-        driver.cuGraphLaunch(executable->exec.get(), compute_stream());
-        ++counters.launches;
+        notes.bound();
+        if (measuring() == Measuring::nodes)
+            launch_nodes(*executable, notes);
+        else
+            launch_whole(*executable, notes);
         mark_enqueued();
     }
+    notes.commit();
     request.ticket = ticket_now();
 
     for (std::size_t i = 0; i < spec_.outputs.size(); ++i) {

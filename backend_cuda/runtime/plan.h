@@ -91,6 +91,7 @@ struct PlanSpec {
     std::vector<BufferSpec> buffers;
     std::vector<std::string> constants;
     std::vector<PlanNode> nodes;
+    std::vector<std::uint32_t> order;  // of the nodes, producers first
     std::vector<OutputSpec> outputs;
 
     std::size_t n_registers() const { return n_sizes + program.size(); }
@@ -99,6 +100,8 @@ struct PlanSpec {
 // Places every node's parameters in the block, and gives every matmul node its share of the workspace: nodes that may
 // run at the same time get different shares; where there are more of those than shares, an edge is added.
 void lay_out(PlanSpec& spec);
+
+class LaunchNotes;  // profile.h
 
 class Plan {
   public:
@@ -134,6 +137,14 @@ class Plan {
         std::uint64_t last_use = 0;
     };
 
+    // A node as an executable of its own, for measuring.
+    struct Single {
+        GraphExec exec;
+        Words words;
+    };
+
+    void launch_whole(const Executable& executable, LaunchNotes& notes);
+    void launch_nodes(const Executable& executable, LaunchNotes& notes);
     void evaluate_registers(const std::int64_t* sizes);
     void compute_signature(const LaunchRequest& request);
     void compute_block(const LaunchRequest& request);
@@ -143,6 +154,8 @@ class Plan {
     Executable& instantiate(std::shared_ptr<Template> source);
     std::shared_ptr<Template> build_template();
     bool patch(Executable& executable);
+    CUgraphNode add_node(CUgraph graph, const PlanNode& node, const std::uint64_t* words,
+                         std::span<const CUgraphNode> before) const;
     CUgraph child_graph(const PlanNode& node, const std::uint64_t* words, Graph* owner) const;
     CUdeviceptr address(const Place& place) const {
         return bases_[place.buffer] + static_cast<CUdeviceptr>(registers_[place.offset]);
@@ -167,6 +180,7 @@ class Plan {
 
     std::vector<Executable> executables_;
     std::shared_ptr<Template> template_;
+    std::vector<Single> singles_;
     std::uint64_t clock_ = 0;
     // Hashes of sizes and addresses that were patched away lately. One that comes back deserves an executable of its
     // own.

@@ -208,6 +208,31 @@ CUgraph Plan::child_graph(const PlanNode& node, const std::uint64_t* words, Grap
     return owner->get();
 }
 
+CUgraphNode Plan::add_node(CUgraph graph, const PlanNode& node, const std::uint64_t* words,
+                           std::span<const CUgraphNode> before) const {
+    CUgraphNode made = nullptr;
+    labelled(node.label, [&] {
+        auto* kernel = std::get_if<KernelWork>(&node.work);
+        if (!kernel) {
+            Graph owner;
+            CUgraph child = child_graph(node, words, &owner);
+            driver.cuGraphAddChildGraphNode(&made, graph, before.data(), before.size(), child);
+            return;
+        }
+        KernelParameters parameters(*kernel, words);
+        if (kernel->pdl && before.size() == 1 && driver.cuGraphAddDependencies) {
+            driver.cuGraphAddKernelNode(&made, graph, nullptr, 0, &parameters.params);
+            CUgraphEdgeData edge{};
+            edge.from_port = CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC;
+            edge.type = CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC;
+            driver.cuGraphAddDependencies(graph, before.data(), &made, &edge, 1);
+            return;
+        }
+        driver.cuGraphAddKernelNode(&made, graph, before.data(), before.size(), &parameters.params);
+    });
+    return made;
+}
+
 std::shared_ptr<Plan::Template> Plan::build_template() {
     auto made = std::make_shared<Template>();
     CUgraph graph = nullptr;
@@ -224,26 +249,7 @@ std::shared_ptr<Plan::Template> Plan::build_template() {
         const std::uint64_t* words = made->block.data() + node.begin;
         before.clear();
         for (auto b : node.before) before.push_back(made->nodes[b]);
-        labelled(node.label, [&] {
-            CUgraphNode* target = &made->nodes[index];
-            auto* kernel = std::get_if<KernelWork>(&node.work);
-            if (!kernel) {
-                Graph owner;
-                CUgraph child = child_graph(node, words, &owner);
-                driver.cuGraphAddChildGraphNode(target, graph, before.data(), before.size(), child);
-                return;
-            }
-            KernelParameters parameters(*kernel, words);
-            if (kernel->pdl && driver.cuGraphAddDependencies) {
-                driver.cuGraphAddKernelNode(target, graph, nullptr, 0, &parameters.params);
-                CUgraphEdgeData edge{};
-                edge.from_port = CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC;
-                edge.type = CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC;
-                driver.cuGraphAddDependencies(graph, before.data(), target, &edge, 1);
-                return;
-            }
-            driver.cuGraphAddKernelNode(target, graph, before.data(), before.size(), &parameters.params);
-        });
+        made->nodes[index] = add_node(graph, node, words, before);
         added[index] = 1;
     };
     for (std::uint32_t root = 0; root < spec_.nodes.size(); ++root) {

@@ -86,7 +86,8 @@ void lay_out(PlanSpec& spec) {
         at += words_of(node);
         node.end = at;
     }
-    share_workspace(spec.nodes, topological_order(spec.nodes));
+    spec.order = topological_order(spec.nodes);
+    share_workspace(spec.nodes, spec.order);  // adds edges along that order only
     for (PlanNode& node : spec.nodes)
         if (auto* kernel = std::get_if<KernelWork>(&node.work))
             kernel->pdl = kernel->pdl && node.before.size() == 1 &&

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from ..observe import Measurement
-from ..observe.description import Access, Buffer, Machine, Node, NodeTime, Op, Plan, array_text
+from ..observe.description import Access, Buffer, Machine, Node, NodeTime, Op, Plan, Run, array_text
 from . import plan as plans
 
 # Ops whose rule returns a view of its first input where it can.
 _VIEWS = frozenset({"reshape", "transpose", "broadcast_to", "slice"})
+# Bound by arithmetic, whose rate here is not known: they have no floor.
+_PRODUCTS = frozenset({"matmul", "addmm", "sdpa"})
 
 
 @functools.cache
@@ -35,6 +37,10 @@ def machine() -> Machine:
 
 class CpuProvider:
     """Registered as the provider of the device cpu."""
+
+    def machine(self) -> Machine:
+        """This machine."""
+        return machine()
 
     def describe(self, tape: Any) -> Callable[[Sequence[int]], Plan]:
         """One node per op: NumPy fuses nothing."""
@@ -80,8 +86,11 @@ class _Describer:
         held = ["held"] if node.is_output else []
         why = ", ".join(held + [f"node {number[c]}" for c in readers])
         written = (self.access(i, is_view, why),)
-        operations = 2 * math.prod(op.shape) * self.shape(node.inputs[-2])[-1] if "matmul" in node.name else 0
-        floor, limit = machine().floor(sum(a.nbytes for a in (*reads, *written)))
+        is_product = node.name in _PRODUCTS
+        operations = (
+            2 * math.prod(op.shape) * self.shape(node.inputs[-2])[-1] if node.name in ("matmul", "addmm") else 0
+        )
+        floor, limit = (None, "") if is_product else machine().floor(sum(a.nbytes for a in (*reads, *written)))
         kind = "view" if is_view else "numpy"
         after = tuple(number[j] for j in inputs if j in number)
         return Node(k, kind, node.name, (op,), reads, written, operations, floor, limit, after)
@@ -103,14 +112,15 @@ class _Measurement:
     """Times rules while it lives, through the recorder that plans look for."""
 
     def __init__(self, nodes: bool) -> None:
-        self._runs: list[list[NodeTime]] = []
+        self._runs: list[Run] = []
+        self._current: list[NodeTime] = []
         self._nodes = nodes
         self._timed: dict[int, tuple[Any, Any]] = {}  # by id; the plan is kept, so that the id stays its own
         plans.set_recorder(self)
 
     def steps(self, plan: Any, steps: Any) -> Any:
         """Called by a plan at the start of each run: its steps, with rules that note their time."""
-        self._runs.append([])
+        self._current = []
         if not self._nodes:
             return steps
         if id(plan) not in self._timed:
@@ -124,9 +134,10 @@ class _Measurement:
             result = function(node, *arrays, **options)
             seconds = time.perf_counter() - start
             is_view = node.name in _VIEWS and np.may_share_memory(result, arrays[0])
-            nbytes = 0 if is_view else _touched(result) + sum(map(_touched, arrays))
+            known = not is_view and node.name not in _PRODUCTS
+            nbytes = _touched(result) + sum(map(_touched, arrays)) if known else -1
             text = f"{node.name} {array_text(node.dtype.name, node.shape)}"
-            self._runs[-1].append(NodeTime(node.name, start, seconds, nbytes, text))
+            self._current.append(NodeTime(node.name, start, seconds, nbytes, text))
             return result
 
         return timed
@@ -134,7 +145,10 @@ class _Measurement:
     def stop(self) -> None:
         plans.set_recorder(None)
 
-    def take(self) -> list[list[NodeTime]]:
+    def commit(self) -> None:
+        self._runs.append(Run(tuple(self._current)))
+
+    def take(self) -> list[Run]:
         runs, self._runs = self._runs, []
         return runs
 

@@ -196,6 +196,7 @@ from .explain import Explanation, explain
 from .indexing import ArrayAt, put_along_axis, slice, slice_update, take, take_along_axis
 from .matmul import addmm, inner, kron, matmul, outer, tensordot
 from .printing import get_printoptions, printoptions, set_printoptions
+from .profile import Profile, profile
 from .reduce import (
     all,
     allclose,
@@ -276,6 +277,7 @@ __all__ = [
     "Dtype",
     "DtypeCategory",
     "Explanation",
+    "Profile",
     "Stream",
     "StreamContext",
     "abs",
@@ -472,6 +474,7 @@ __all__ = [
     "power",
     "printoptions",
     "prod",
+    "profile",
     "put_along_axis",
     "radians",
     "random",

@@ -131,7 +131,7 @@ void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::
     evictions = where.plans.counters.evictions - evictions;
     PyObject* plan = Py_NewRef(entry->plan);
     try {
-        watch.running(plan, tape);
+        watch.running(device, plan, tape);
         watch.mark(Step::bound);
         if (where.api)
             run_on_device(where.api, plan, tape);

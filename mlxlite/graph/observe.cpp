@@ -49,9 +49,9 @@ void Watch::lowered(Device device, PyObject* plan, PyObject* tape) {
                                             static_cast<long long>(times_[static_cast<std::size_t>(Step::lowered)])));
 }
 
-void Watch::running(PyObject* plan, const Tape& tape) {
+void Watch::running(Device device, PyObject* plan, const Tape& tape) {
     if (!observer_) return;
-    if (!reported(observer_, PyObject_CallMethod(observer_, "wants_tape", "O", plan))) return;
+    if (!reported(observer_, PyObject_CallMethod(observer_, "wants_tape", "sO", name_of(device), plan))) return;
     PyObject* view = make_tape_view(tape);
     reported(observer_, PyObject_CallMethod(observer_, "tape", "OO", plan, view));
     Py_DECREF(view);

@@ -2,7 +2,7 @@
 //
 // The observer has these methods; what one raises is reported as unraisable, since a watcher must not change a result:
 //   lowered(device, plan, tape, start_ns, end_ns)   a plan was made
-//   wants_tape(plan) -> bool                        before a run; if true, then
+//   wants_tape(device, plan) -> bool                before a run; if true, then
 //   tape(plan, tape)
 //   evaluated(device, plan, hit, sizes, evicted, times)   times: of the Steps, in ns
 //   waited(start_ns, end_ns)
@@ -37,7 +37,7 @@ class Watch {
         if (observer_) times_[static_cast<std::size_t>(step)] = clock_ns();
     }
     void lowered(Device device, PyObject* plan, PyObject* tape);
-    void running(PyObject* plan, const Tape& tape);
+    void running(Device device, PyObject* plan, const Tape& tape);
     void evaluated(Device device, PyObject* plan, bool hit, const Tape& tape, std::uint64_t evicted);
 
   private:

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from .description import NodeTime, Plan
+from .description import Machine, Plan, Run
 
 __all__ = ["Measurement", "Provider", "provider", "register"]
 
@@ -18,12 +18,18 @@ class Measurement(Protocol):
     def stop(self) -> None:
         """Run as usual again."""
 
-    def take(self) -> list[list[NodeTime]]:
-        """The node times of the evaluations since the last call, in their order; waits for those that still run."""
+    def commit(self) -> None:
+        """Count the run that just ended; one that raised an exception is never committed."""
+
+    def take(self) -> list[Run]:
+        """What was measured of each evaluation since the last call, in order; waits for those that still run."""
 
 
 class Provider(Protocol):
     """What a backend lets others see."""
+
+    def machine(self) -> Machine:
+        """What floors are computed from."""
 
     def describe(self, tape: Any) -> Callable[[Sequence[int]], Plan]:
         """Lower a tape; returns what describes the plan for given sizes (the tape's own or another call's)."""

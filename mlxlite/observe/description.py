@@ -155,13 +155,32 @@ class Plan:
 
 @dataclass(frozen=True)
 class NodeTime:
-    """How long a node took in one evaluation. Seconds; `start` is on the clock of `time.perf_counter`."""
+    """How long a node took in one evaluation. Seconds; `start` is on the clock of `time.perf_counter`.
+
+    `nbytes` and `ops` are given by backends that know them when they run; else -1 and "", and the plan says.
+    """
 
     label: str
     start: float
     seconds: float
-    nbytes: int = -1  # read and written, where the backend counted; else -1
+    nbytes: int = -1
     ops: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a backend measured of one evaluation; seconds.
+
+    Attributes:
+        nodes: times of the plan's nodes, in order; empty if nodes were not measured.
+        bind, launch: the host's work to make the plan ready, and to start it.
+        device: (start, length) of the whole on a device that runs by itself; None if nothing ran there.
+    """
+
+    nodes: tuple[NodeTime, ...] = ()
+    bind: float = 0.0
+    launch: float = 0.0
+    device: tuple[float, float] | None = None
 
 
 def array_text(dtype: str, shape: Sequence[int]) -> str:

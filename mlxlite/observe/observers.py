@@ -16,7 +16,7 @@ class Observer:
     def lowered(self, device: str, plan: Any, tape: Any, start: int, end: int) -> None:
         """A plan was made of a tape."""
 
-    def wants_tape(self, plan: Any) -> bool:
+    def wants_tape(self, device: str, plan: Any) -> bool:
         """Whether to be told the tape of an evaluation that is about to run."""
         return False
 
@@ -46,8 +46,8 @@ class _All(Observer):
         for o in self.observers:
             o.lowered(device, plan, tape, start, end)
 
-    def wants_tape(self, plan: Any) -> bool:
-        self._wanting = [o for o in self.observers if o.wants_tape(plan)]
+    def wants_tape(self, device: str, plan: Any) -> bool:
+        self._wanting = [o for o in self.observers if o.wants_tape(device, plan)]
         return bool(self._wanting)
 
     def tape(self, plan: Any, tape: Any) -> None:

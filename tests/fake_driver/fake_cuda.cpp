@@ -40,15 +40,29 @@ struct CUgraphExec_st {
 struct CUstream_st {
     CUgraph capturing = nullptr;
 };
-struct CUevent_st {};
+struct CUevent_st {
+    double at = -1;  // us of the device's clock
+    bool timed = false;
+    int number = 0;
+};
 
 namespace {
 
 long capacity = 1L << 40, in_use = 0, refuse = 0, not_ready = 0, child_nodes = 1, live_execs = 0,
      programmatic_edges = 0;
+// What ran on the device, one word each: a kernel's name, "host" for a library call, "fill", "e3" for event 3. Kept while
+// a test asks for it.
+bool journal_on = false;
+std::string journal;
+double device_clock = 0;  // us; a kernel takes 10, a library call 100, a fill 25
+int timed_events = 0;
 std::map<CUdeviceptr, std::size_t> blocks;
 long lt_workspace = 0;
 std::set<std::uintptr_t> scratch_seen;
+
+void note(const std::string& word) {
+    if (journal_on) journal += journal.empty() ? word : " " + word;
+}
 
 template <class T>
 T value(void** arguments, int i) {
@@ -119,8 +133,14 @@ std::unique_ptr<CUgraph_st> clone(CUgraph graph, std::map<CUgraphNode, std::size
 void run(CUgraph graph) {
     for (auto& node : graph->nodes) {
         if (node->child) run(node->child.get());
-        if (node->host) node->host();
+        if (node->host) {
+            note("host");
+            device_clock += 100;
+            node->host();
+        }
         if (!node->params.func) continue;
+        note(node->params.func->name);
+        device_clock += 10;
         std::vector<void*> pointers;
         for (auto& argument : node->arguments) pointers.push_back(argument.data());
         node->params.func->run(node->params, pointers.data());
@@ -143,6 +163,12 @@ EXPORT void fake_refuse_patches(long n) { refuse = n; }
 EXPORT void fake_delay_events(long queries) { not_ready = queries; }
 EXPORT void fake_child_nodes(long n) { child_nodes = n; }
 EXPORT void fake_lt_workspace(long nbytes) { lt_workspace = nbytes; }
+EXPORT void fake_journal(int on) {
+    journal_on = on;
+    if (on) journal.clear();
+}
+EXPORT const char* fake_journal_text() { return journal.c_str(); }
+EXPORT int fake_timed_events() { return timed_events; }
 EXPORT long fake_in_use() { return in_use; }
 EXPORT long fake_live_execs() { return live_execs; }
 EXPORT long fake_programmatic_edges() { return programmatic_edges; }
@@ -264,11 +290,28 @@ EXPORT CUresult cuStreamEndCapture(CUstream s, CUgraph* g) {
     s->capturing = nullptr;
     OK;
 }
-EXPORT CUresult cuEventCreate(CUevent* e, unsigned) {
+EXPORT CUresult cuEventCreate(CUevent* e, unsigned flags) {
     *e = new CUevent_st;
+    (*e)->timed = !(flags & CU_EVENT_DISABLE_TIMING);
+    if ((*e)->timed) (*e)->number = ++timed_events;
     OK;
 }
-EXPORT CUresult cuEventRecord(CUevent, CUstream) { OK; }
+EXPORT CUresult cuEventRecord(CUevent e, CUstream) {
+    e->at = device_clock;
+    if (e->timed) note("e" + std::to_string(e->number));
+    OK;
+}
+EXPORT CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) {
+    if (!start->timed || !end->timed || start->at < 0 || end->at < 0) return CUDA_ERROR_INVALID_HANDLE;
+    *milliseconds = static_cast<float>((end->at - start->at) / 1e3);
+    OK;
+}
+EXPORT CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char value, std::size_t n, CUstream) {
+    std::memset(reinterpret_cast<void*>(p), value, std::min<std::size_t>(n, 4096));  // enough for a test to see
+    note("fill");
+    device_clock += 25;
+    OK;
+}
 EXPORT CUresult cuEventQuery(CUevent) {
     if (not_ready > 0) {
         --not_ready;

@@ -1,0 +1,44 @@
+"""Builds the fake driver, and runs a suite on it in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+
+
+def cuda_include() -> pathlib.Path | None:
+    """Where cuda.h is: in the nvidia-cuda-runtime wheel or in a toolkit."""
+    found = [path for entry in sys.path if entry for path in pathlib.Path(entry).glob("nvidia/cu*/include")]
+    found += [pathlib.Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "include"]
+    return next((path for path in found if (path / "cuda.h").exists()), None)
+
+
+def build(folder: pathlib.Path) -> pathlib.Path:
+    """Compile the driver into `folder`; skips the test where that is not possible."""
+    pytest.importorskip("backend_cuda._runtime", reason="the CUDA runtime extension is not built")
+    compiler, include = shutil.which("g++"), cuda_include()
+    if not compiler or not include:
+        pytest.skip("needs g++ and cuda.h (nvidia-cuda-runtime) to build the fake driver")
+    library = folder / "libfake_cuda.so"
+    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{include}"]
+    subprocess.run([compiler, *flags, HERE / "fake_cuda.cpp", "-o", library], check=True)
+    return library
+
+
+def run_suite(name: str, folder: pathlib.Path) -> str:
+    """Run tests/fake_driver/<name>.py on the fake driver; returns what pytest printed. AssertionError if one fails."""
+    library = build(folder)
+    paths = os.pathsep.join(map(str, (HERE, HERE.parents[1])))
+    environment = os.environ | {"MLXLITE_CUDA_DRIVER": str(library), "MLX_ENABLE_TF32": "0", "PYTHONPATH": paths}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / f"{name}.py"]
+    done = subprocess.run(command, env=environment, cwd=HERE.parent, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+    return done.stdout
