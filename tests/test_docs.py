@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mlxlite.observe import log, profile
 from tests.module_under_test import IS_MLX
+from tools import examples
 
 pytestmark = pytest.mark.skipif(IS_MLX, reason="reads mlxlite's documents")
 
@@ -50,6 +52,17 @@ def test_the_example_of_the_install_guide_runs(capsys: pytest.CaptureFixture[str
 def test_the_lines_that_contributing_quotes_exist(path: str, language: str, number: int) -> None:
     line = blocks("CONTRIBUTING.md", language)[number].strip()
     assert line in (ROOT / path).read_text()
+
+
+def test_the_examples_of_the_observability_guide_print_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(examples.examples(examples.DOCUMENT.read_text())) == 3
+    assert examples.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_every_topic_and_part_is_explained() -> None:
+    text = examples.DOCUMENT.read_text()
+    for name in (*log.TOPICS, *profile.HOST_PARTS):
+        assert re.search(rf"`(mlxlite\.)?{name}`", text), name
 
 
 def test_every_environment_variable_is_explained() -> None:

@@ -231,7 +231,7 @@ def test_the_table_has_a_line_for_each_node(cpu: None) -> None:
 def test_the_table_is_cut_where_asked(cpu: None) -> None:
     p = some_work()
     lines = p.table(limit=1).splitlines()
-    assert lines[-1].startswith("3 more nodes, ") and len(lines) == 4 + 3
+    assert lines[-1].startswith("3 more nodes, ") and len(lines) - lines.index("") == 4
     assert str(p) == p.table()
 
 

@@ -100,11 +100,13 @@ void run_on_device(const BackendApi* api, PyObject* plan, const Tape& tape) {
 
 void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::int64_t start) {
     Device device = ops.front()->device;
-    Backend& where = backend(device);
     Watch watch(start);
+    watch.mark(Step::listed);
+    Backend& where = backend(device);
     for (Node* op : ops)
         for (int i = 0; i < op->n_inputs; ++i)
             if (Node* input = op->inputs[i]; input->role == Role::leaf) move_to(input, device);
+    watch.mark(Step::moved);
     Tape tape;
     tape.device = device;
     build_tape(tape, ops, roots);

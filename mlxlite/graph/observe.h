@@ -19,7 +19,7 @@
 namespace mlxlite {
 
 // The moments of an evaluation that are noted. What lies between lowered and bound is the observer's own.
-enum class Step { start, walked, found, lowered, bound, ran, done, count };
+enum class Step { start, listed, moved, walked, found, lowered, bound, ran, done, count };
 
 bool is_observed();
 void set_observer(PyObject* observer);  // None or nullptr for nobody

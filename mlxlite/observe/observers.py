@@ -7,7 +7,7 @@ from typing import Any
 from .. import _graph
 
 # The moments that `Observer.evaluated` is given, in ns of time.perf_counter_ns.
-START, WALKED, FOUND, LOWERED, BOUND, RAN, DONE = range(7)
+START, LISTED, MOVED, WALKED, FOUND, LOWERED, BOUND, RAN, DONE = range(9)
 
 
 class Observer:

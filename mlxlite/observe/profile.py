@@ -11,10 +11,10 @@ from typing import Any
 from .. import _graph
 from . import Measurement, observers, provider
 from .description import Plan, Run, array_text, fusion_text
-from .observers import BOUND, DONE, FOUND, LOWERED, RAN, START
+from .observers import BOUND, DONE, FOUND, LISTED, LOWERED, MOVED, RAN, START
 
 # The parts of an evaluation on the host, in order.
-HOST_PARTS = ("walk", "lower", "bind", "launch", "rules", "finish", "wait", "profiler", "outside")
+HOST_PARTS = ("walk", "move", "lower", "bind", "launch", "rules", "finish", "wait", "profiler", "outside")
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,8 @@ class _Recorder(observers.Observer):
         self._profile._measurements[device].commit()
         seconds = [t / 1e9 for t in times]
         host = {
-            "walk": seconds[FOUND] - seconds[START],
+            "walk": seconds[LISTED] - seconds[START] + seconds[FOUND] - seconds[MOVED],
+            "move": seconds[MOVED] - seconds[LISTED],
             "lower": seconds[LOWERED] - seconds[FOUND],
             "profiler": seconds[BOUND] - seconds[LOWERED],
             "rules": seconds[RAN] - seconds[BOUND],
@@ -321,7 +322,7 @@ class _Recorder(observers.Observer):
 def spans(evaluation: Evaluation) -> Iterator[tuple[str, float, float]]:
     """The host parts of an evaluation one after the other: (name, start, seconds)."""
     at = evaluation.start
-    for name in ("walk", "lower", "profiler", "bind", "launch", "rules", "finish"):
+    for name in ("walk", "move", "lower", "profiler", "bind", "launch", "rules", "finish"):
         length = evaluation.host.get(name, 0.0)
         if length > 0:
             yield name, at, length

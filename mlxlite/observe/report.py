@@ -17,6 +17,7 @@ from .text import counted
 # Of the parts of the host's time.
 COLORS = {
     "walk": "#a5b4fc",
+    "move": "#fda4af",
     "lower": "#fbbf24",
     "bind": "#67e8f9",
     "launch": "#6ee7b7",
@@ -28,6 +29,7 @@ COLORS = {
 }
 _MEANINGS = {
     "walk": "tape and key of the graph, looked up in the plan cache",
+    "move": "arrays brought to the device; the backend loaded, the first time",
     "lower": "a plan made in Python, on a miss",
     "bind": "sizes, addresses and changed nodes of the plan",
     "launch": "starting it on the GPU",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from .profile import Profile, Row
 
 _WIDEST = 60
+_WIDTH = 110
 # Counters that say most, in order; the others are in `summary`.
 _COUNTERS = (
     "hits", "misses", "builds", "evictions", "signature_hits", "execs_built", "nodes_patched", "captures",
@@ -34,19 +36,25 @@ def row_title(row: Row) -> str:
     return row.ops or row.label
 
 
+def _wrapped(title: str, items: list[str]) -> list[str]:
+    return textwrap.wrap(
+        ", ".join(items), _WIDTH, initial_indent=f"{title:<10}", subsequent_indent=" " * 10, break_on_hyphens=False
+    )
+
+
 def _lines(profile: Profile, limit: int) -> Iterator[str]:
     summary = profile.summary
     whole = summary["seconds"]
     yield f"{counted(summary['evaluations'], 'evaluation')} in {time_text(whole)}"
     parts = [(name, t) for name, t in summary["host"].items() if t > 0]
-    yield "host      " + ", ".join(f"{name} {time_text(t)} ({percent(t, whole)})" for name, t in parts)
+    yield from _wrapped("host", [f"{name} {time_text(t)} ({percent(t, whole)})" for name, t in parts])
     if summary["device_seconds"]:
         busy = summary["device_seconds"]
         yield f"device    busy {time_text(busy)} ({percent(busy, whole)})"
     for device, counts in summary["counters"].items():
         shown = [f"{name.replace('_', ' ')} {counts[name]}" for name in _COUNTERS if counts.get(name)]
         if shown:
-            yield f"{device:<10}" + ", ".join(shown)
+            yield from _wrapped(device, shown)
     rows = profile.rows
     if not rows:
         return
