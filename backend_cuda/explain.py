@@ -202,9 +202,7 @@ class _Describer:
             seen.add(self._elements(source))
             yield Access(self.name(source.buffer), self.touched(source), source.dtype, self._dims(source))
         if isinstance(node, lowered.MatmulNode):
-            views = [view for place, view in node.places.items() if place in ("a", "b")]
-            if node.options.get("beta") is not None and "c" in node.places:
-                views.append(node.places["c"])
+            views = [view for place, view in node.places.items() if place != "d"]
         elif isinstance(node, lowered.LibraryNode):
             views = node.places[:-1]
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -197,8 +198,6 @@ def test_afterwards_nothing_is_left_behind() -> None:
 
 
 def test_evaluations_of_other_threads_are_measured() -> None:
-    import threading
-
     a = leaf(16)
     with mx.profile() as p:
         threads = [threading.Thread(target=lambda k=k: mx.eval(mx.exp(a) * k)) for k in (2.0, 3.0)]
@@ -207,6 +206,36 @@ def test_evaluations_of_other_threads_are_measured() -> None:
         for t in threads:
             t.join()
     assert len(p.evaluations) == 2 and all(e.nodes for e in p.evaluations)
+
+
+def test_profiles_begin_and_end_while_other_threads_evaluate(cpu: None) -> None:
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def evaluate(function: Any, expected: float) -> None:
+        a = mx.full((3,), 2.0)
+        mx.eval(a)
+        try:
+            while not stop.is_set():
+                assert function(a).sum().item() == expected
+        except BaseException as error:
+            failed.append(error)
+
+    works = [(lambda a: a * 3, 18.0), (lambda a: a + 1, 9.0)]
+    threads = [threading.Thread(target=evaluate, args=work) for work in works]
+    for t in threads:
+        t.start()
+    profiles = []
+    for _ in range(30):
+        with mx.profile() as p:
+            time.sleep(0.003)
+        profiles.append(p)
+    stop.set()
+    for t in threads:
+        t.join()
+    assert not failed
+    found = [[n.label for n in e.nodes] for p in profiles for e in p.evaluations]
+    assert found and all(labels in (["multiply", "sum"], ["add", "sum"]) for labels in found)
 
 
 def test_nothing_evaluated() -> None:

@@ -133,7 +133,8 @@ class CpuPlan:
             values[index] = leaf
         leaf = None
         leaves.clear()  # so that a donated leaf is held by the graph and by `values` alone
-        steps = self._steps if _recorder is None else _recorder.steps(self, self._steps)
+        recorder = _recorder  # read once: another thread may end a measurement
+        steps = self._steps if recorder is None else recorder.steps(self, self._steps)
         with np.errstate(all="ignore"):  # overflow, NaN and division by zero are values here, as on a device
             for index, dtype, slot in self._scalars:
                 values[index] = np.array(scalars[slot], dtype)

@@ -353,7 +353,12 @@ NB_MODULE(_graph, m) {
         "tree"_a, "device"_a = nb::none(),
         "What evaluating a tree of arrays would run, without running it: the tape of each part, in order.");
     m.def(
-        "set_observer", [](nb::handle observer) { set_observer(observer.ptr()); }, "observer"_a.none(),
+        "set_observer",
+        [](nb::handle observer) {
+            EvaluationLock between_evaluations;  // each is observed from its start to its end, or not at all
+            set_observer(observer.ptr());
+        },
+        "observer"_a.none(),
         "Install the object that is told of evaluations (observe.h has its methods); None for nobody.");
     m.def("async_eval", [](nb::args trees) { evaluate_trees(trees, false); });
     m.def("synchronize", [] { translated([] { synchronize_all(); }); });

@@ -103,13 +103,12 @@ class Profile:
         if self.start:
             raise RuntimeError("[profile] this profile was taken already: make a new one")
         _active = self
-        for device in ("cpu", "gpu"):
-            if _graph.is_registered(device):
-                self._measure(device)
         self._before = self._count()
-        observers.add(self._observer)
         self._running = True
         self.start = time.perf_counter()
+        # Backends begin to measure when the observer is told of their first evaluation: what they measure are then the
+        # evaluations that it is told of, one for one, whatever other threads do.
+        observers.add(self._observer)
         return self
 
     def __exit__(
@@ -117,11 +116,17 @@ class Profile:
     ) -> None:
         global _active
         self._end = time.perf_counter()
+        observers.remove(self._observer)
         self._running = False
         _active = None
-        observers.remove(self._observer)
-        self._collect()
-        self._plans = {k: p.without_plan() for k, p in self._plans.items()}
+        try:
+            self._collect()
+            self.counters = self._gained()
+        finally:
+            for measurement in self._measurements.values():
+                measurement.stop()
+            self._measurements = {}
+            self._plans = {}
 
     @property
     def seconds(self) -> float:
@@ -220,11 +225,6 @@ class Profile:
             waiting = self._unmatched.pop(device, [])
             for evaluation, run in zip(waiting, measurement.take(), strict=True):
                 self._add(evaluation, run)
-        if not self._running and self._measurements:
-            self.counters = self._gained()
-            for measurement in self._measurements.values():
-                measurement.stop()
-            self._measurements = {}
 
     def _add(self, evaluation: Evaluation, run: Run) -> None:
         if evaluation.device == "gpu":
@@ -263,10 +263,6 @@ class _KnownPlan:
         self._describe = describe
         self._last: tuple[tuple[int, ...], Plan] | None = None
 
-    def without_plan(self) -> _KnownPlan:
-        self.plan = None
-        return self
-
     def at(self, sizes: tuple[int, ...]) -> Plan | None:
         if self._describe is None:
             return None
@@ -283,7 +279,7 @@ class _Recorder(observers.Observer):
         self._numbers: dict[int, int] = {}
 
     def wants_tape(self, device: str, plan: Any) -> bool:
-        self._profile._measure(device)  # a backend may be loaded after the profile was entered
+        self._profile._measure(device)
         if id(plan) in self._numbers:
             return False
         number = self._numbers[id(plan)] = len(self._numbers) + 1
@@ -316,6 +312,8 @@ class _Recorder(observers.Observer):
         host["profiler"] += time.perf_counter() - entered
 
     def waited(self, start: int, end: int) -> None:
+        if not self._profile._running:
+            return  # a wait of another thread that outlived the profile
         self._profile.waits.append((start / 1e9, (end - start) / 1e9))
 
 
