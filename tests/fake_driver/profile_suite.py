@@ -1,6 +1,7 @@
 """Measuring on the fake driver: run by tests/test_profile.py, with MLXLITE_CUDA_DRIVER naming the driver."""
 
 import ctypes
+import threading
 import time
 
 import numpy as np
@@ -251,6 +252,34 @@ def test_waits_are_noted(gpu):
         mx.eval(tripled(a))
         FAKE.fake_delay_events(0)
     assert p.waits and p.host["wait"] > 0
+
+
+def test_profiles_begin_and_end_while_another_thread_evaluates(gpu):
+    stop, failed = threading.Event(), []
+
+    def evaluate():
+        a = mx.array(np.arange(8, dtype=np.float32))
+        try:
+            while not stop.is_set():
+                b = tripled(a)
+                mx.eval(b)
+                np.testing.assert_array_equal(np.array(b), 3 * np.arange(8))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=evaluate)
+    thread.start()
+    profiles = []
+    for k in range(20):
+        with mx.profile(nodes=k % 2 == 0) as p:
+            time.sleep(0.002)
+        profiles.append((k % 2 == 0, p))
+    stop.set()
+    thread.join()
+    assert not failed
+    for with_nodes, p in profiles:
+        assert all(len(e.nodes) == (2 if with_nodes else 0) and e.device_time for e in p.evaluations)
+    assert sum(len(p.evaluations) for _, p in profiles) > 20
 
 
 def test_an_intermediate_of_two_devices_that_nobody_holds_is_not_written(gpu):
