@@ -49,16 +49,22 @@ class _Measurement:
 
         self._runtime = _runtime
         self._nodes = nodes
+        self._committed = 0  # launches that evaluations were told of, and that were not taken
+        self._launches: list[Any] = []
         _runtime.measure("nodes" if nodes else "whole")
 
     def stop(self) -> None:
         self._runtime.measure("off")
 
     def commit(self) -> None:
-        """Nothing: the runtime keeps no launch that failed."""
+        self._committed += 1
 
     def take(self) -> list[Run]:
-        return [self._run(*launch) for launch in self._runtime.measured()]
+        # Beside those committed, the runtime may have launches of other threads: not yet committed, or after the end.
+        self._launches += self._runtime.measured()
+        count, self._committed = self._committed, 0
+        taken, self._launches = self._launches[:count], self._launches[count:]
+        return [self._run(*launch) for launch in taken]
 
     def _run(self, bind: int, launch: int, labels: list[str], times: list[tuple[int, int]]) -> Run:
         nodes = tuple(

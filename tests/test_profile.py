@@ -226,13 +226,15 @@ def test_profiles_begin_and_end_while_other_threads_evaluate(cpu: None) -> None:
     for t in threads:
         t.start()
     profiles = []
-    for _ in range(30):
-        with mx.profile() as p:
-            time.sleep(0.003)
-        profiles.append(p)
-    stop.set()
-    for t in threads:
-        t.join()
+    try:
+        for _ in range(30):
+            with mx.profile() as p:
+                time.sleep(0.003)
+            profiles.append(p)
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
     assert not failed
     found = [[n.label for n in e.nodes] for p in profiles for e in p.evaluations]
     assert found and all(labels in (["multiply", "sum"], ["add", "sum"]) for labels in found)

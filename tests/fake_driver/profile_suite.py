@@ -270,12 +270,14 @@ def test_profiles_begin_and_end_while_another_thread_evaluates(gpu):
     thread = threading.Thread(target=evaluate)
     thread.start()
     profiles = []
-    for k in range(20):
-        with mx.profile(nodes=k % 2 == 0) as p:
-            time.sleep(0.002)
-        profiles.append((k % 2 == 0, p))
-    stop.set()
-    thread.join()
+    try:
+        for k in range(20):
+            with mx.profile(nodes=k % 2 == 0) as p:
+                time.sleep(0.002)
+            profiles.append((k % 2 == 0, p))
+    finally:
+        stop.set()
+        thread.join()
     assert not failed
     for with_nodes, p in profiles:
         assert all(len(e.nodes) == (2 if with_nodes else 0) and e.device_time for e in p.evaluations)
