@@ -84,7 +84,7 @@ class _Describer:
             views,
             tuple(r.described(self.op) for r in reasons),
             sum((self.value(s) + 255) // 256 * 256 for s in self.low.slots),
-            bool(self.tape.in_cache) if hasattr(self.tape, "in_cache") else False,
+            self.tape.in_cache,
         )
 
     # ---- buffers

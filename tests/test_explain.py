@@ -16,10 +16,17 @@ from tests.random_programs import RandomProgram
 if IS_MLX:
     pytest.skip("MLX has no explain", allow_module_level=True)
 
+from backend_cuda.machines import machine
 from mlxlite import _graph
 from mlxlite.observe import description, provider
 
 FLOAT = 4
+
+
+@pytest.fixture(autouse=True)
+def assumed_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Floors are those of one GPU, whichever is here."""
+    monkeypatch.setattr(provider("gpu"), "machine", lambda: machine(None))
 
 
 def leaf(*shape: int, dtype: Any = None) -> mx.array:
@@ -349,6 +356,14 @@ def test_the_cpu_has_a_node_for_each_op() -> None:
     assert plan.nodes[0].floor is None and plan.nodes[0].operations == 2 * 8 * 16 * 4  # NumPy's rate is not known
     assert plan.nodes[1].floor == pytest.approx(2 * 32 * FLOAT / plan.machine.bandwidth) and plan.floor is None
     assert not plan.refusals
+
+
+def test_a_gpu_that_is_not_listed_has_the_bandwidth_that_its_driver_tells() -> None:
+    other = machine({"name": "NVIDIA Tomorrow", "memory_bandwidth": 1e12})
+    assert other.floor(10**6, 10**15, "float16") == (1e-6, "memory") and not other.assumed
+    assert machine({"name": "NVIDIA Tomorrow", "memory_bandwidth": 0.0}).floor(10**6) == (None, "memory")
+    known = machine({"name": "NVIDIA H200", "memory_bandwidth": 1.0})
+    assert known.floor(10**6, 10**15, "float16") == (pytest.approx(1e15 / 989e12), "operations")
 
 
 def test_numbers_for_people() -> None:
