@@ -185,7 +185,6 @@ from .elementwise import (
     sinh,
     sqrt,
     square,
-    stop_gradient,
     subtract,
     tan,
     tanh,
@@ -263,6 +262,21 @@ from .search import searchsorted, unique
 from .sort import argpartition, argsort, partition, sort, topk
 from .windows import as_strided
 
+# After the families of operations, which its rules are made of.
+from ..transforms import (  # isort: skip
+    checkpoint,
+    compile,
+    custom_function,
+    disable_compile,
+    enable_compile,
+    grad,
+    jvp,
+    stop_gradient,
+    value_and_grad,
+    vjp,
+    vmap,
+)
+
 e = 2.718281828459045
 euler_gamma = 0.5772156649015329
 inf = float("inf")
@@ -329,8 +343,10 @@ __all__ = [
     "broadcast_to",
     "can_cast",
     "ceil",
+    "checkpoint",
     "clear_cache",
     "clip",
+    "compile",
     "complex64",
     "complexfloating",
     "concat",
@@ -357,6 +373,7 @@ __all__ = [
     "cumsum",
     "cumulative_prod",
     "cumulative_sum",
+    "custom_function",
     "default_device",
     "default_stream",
     "degrees",
@@ -365,6 +382,7 @@ __all__ = [
     "diag",
     "diagonal",
     "diff",
+    "disable_compile",
     "divide",
     "divmod",
     "e",
@@ -372,6 +390,7 @@ __all__ = [
     "einsum_path",
     "empty",
     "empty_like",
+    "enable_compile",
     "equal",
     "erf",
     "erfinv",
@@ -402,6 +421,7 @@ __all__ = [
     "get_peak_memory",
     "get_printoptions",
     "gpu",
+    "grad",
     "greater",
     "greater_equal",
     "hamming",
@@ -426,6 +446,7 @@ __all__ = [
     "isneginf",
     "isposinf",
     "issubdtype",
+    "jvp",
     "kron",
     "left_shift",
     "less",
@@ -542,9 +563,12 @@ __all__ = [
     "unique",
     "unsignedinteger",
     "unstack",
+    "value_and_grad",
     "var",
     "vecdot",
     "view",
+    "vjp",
+    "vmap",
     "where",
     "zeros",
     "zeros_like",

@@ -227,11 +227,6 @@ def nan_to_num(
     return where(isneginf(a, stream=s), low, result, stream=s)
 
 
-def stop_gradient(a: array, /, *, stream: Any = None) -> array:
-    """The same values, taken as constant by gradients."""
-    return alias(require_array(a, "stop_gradient"))
-
-
 def astype(a: array, dtype: _graph.Dtype, /, *, stream: Any = None) -> array:
     """Every element converted to `dtype`."""
     return _graph.astype(a, dtype, stream)

@@ -63,31 +63,20 @@ def _as_key(words: list[int]) -> array:
     return array(words, _graph.uint32)
 
 
-class _RandomState:
-    """The key that is split when a function is given none. Behaves like a list of one array."""
+class _RandomState(list[array]):
+    """The key that is split when a function is given none: a list of one array, which transforms take as a tree."""
 
     def __init__(self) -> None:
-        self._key: array | None = None
+        super().__init__([key(time.time_ns() & ((1 << 64) - 1))])
 
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> array:
+    def __setitem__(self, index: Any, value: Any) -> None:
         if index not in (0, -1):
             raise IndexError("the random state has one key")
-        if self._key is None:
-            self._key = key(time.time_ns() & ((1 << 64) - 1))
-        return self._key
-
-    def __setitem__(self, index: int, value: array) -> None:
-        if index not in (0, -1):
-            raise IndexError("the random state has one key")
-        _check_key(value)
-        self._key = value
+        super().__setitem__(0, _check_key(value))
 
     def _next(self) -> array:
         pair = split(self[0])
-        self._key = pair[0]
+        self[0] = pair[0]
         return pair[1]
 
 
@@ -96,7 +85,7 @@ state = _RandomState()
 
 def seed(seed: int) -> None:
     """Set the state to the key of a seed. TypeError unless it is an integer of 64 bits."""
-    state._key = key(seed)
+    state[0] = key(seed)
 
 
 def _check_key(value: Any) -> array:

@@ -29,6 +29,7 @@ PyObject* wrap(Node* node) {
         throw PythonError{};
     }
     self->node = node;
+    add_handle(node);
     self->weakrefs = nullptr;
     return reinterpret_cast<PyObject*>(self);
 }
@@ -125,8 +126,9 @@ namespace {
 ArrayObject* self_of(PyObject* object) { return reinterpret_cast<ArrayObject*>(object); }
 
 void replace(PyObject* self, Node* node) {  // takes over one reference
+    add_handle(node);
     Node* old = std::exchange(self_of(self)->node, node);
-    if (old->role == Role::leaf && old->refs > 1) mark_captive(old);
+    drop_handle(old);
     release(old);
 }
 
@@ -140,7 +142,7 @@ PyObject* array_new(PyTypeObject*, PyObject* args, PyObject* kwargs) {
 void array_dealloc(PyObject* object) {
     auto* self = self_of(object);
     if (self->weakrefs) PyObject_ClearWeakRefs(object);
-    if (self->node->role == Role::leaf && self->node->refs > 1) mark_captive(self->node);
+    drop_handle(self->node);
     release(self->node);
     PyTypeObject* type = Py_TYPE(object);
     type->tp_free(object);

@@ -10,6 +10,7 @@
 #include "mlxlite/graph/observe.h"
 #include "mlxlite/graph/primitive.h"
 #include "mlxlite/graph/tape_view.h"
+#include "mlxlite/graph/trace.h"
 
 namespace mlxlite {
 
@@ -116,6 +117,7 @@ void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::
     std::uint64_t evictions = where.plans.counters.evictions;
     watch.mark(Step::found);
     if (!hit) {
+        for (Node* op : ops) reject_abstract(op);
         PyObject* view = make_tape_view(tape);
         PyObject* plan = PyObject_CallOneArg(where.lower, view);
         watch.mark(Step::lowered);
@@ -146,7 +148,12 @@ void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::
     watch.mark(Step::ran);
     std::vector<NodeRef> outputs;  // detaching one output may otherwise free the next
     for (auto index : tape.outputs) outputs.push_back(NodeRef::share(tape.entries[index].node));
-    for (auto& output : outputs) detach_inputs(output.get());
+    for (auto& output : outputs) {
+        if (tracing() && output->trace & kDependent)
+            keep_graph(output.get());
+        else
+            detach_inputs(output.get());
+    }
     watch.mark(Step::done);
     watch.evaluated(device, plan, hit, tape, evictions);
     Py_DECREF(plan);
@@ -232,6 +239,7 @@ void evaluate(std::span<Node* const> roots, bool wait) {
         std::int64_t start = is_observed() ? clock_ns() : 0;
         std::vector<Node*> ops = pending_below(roots);
         if (!ops.empty()) {
+            if (tracing()) mark_dependent(ops);
             bool one_device = std::ranges::all_of(ops, [&](Node* op) { return op->device == ops[0]->device; });
             if (one_device)
                 run_segment(ops, roots, start);

@@ -121,8 +121,15 @@ Node* new_scalar(Dtype dtype, Scalar value) {
     return node;
 }
 
-void mark_captive(Node* node) {
-    if (node->captive || node->role != Role::leaf) return;
+void add_handle(Node* node) {
+    ++node->handles;
+    if (!node->captive) return;
+    node->captive = false;
+    pending().captive_bytes -= static_cast<std::int64_t>(node->nbytes());
+}
+
+void drop_handle(Node* node) {
+    if (--node->handles || node->role != Role::leaf || node->refs == 1) return;
     node->captive = true;
     pending().captive_bytes += static_cast<std::int64_t>(node->nbytes());
 }

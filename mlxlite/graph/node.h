@@ -13,6 +13,15 @@ struct Primitive;
 
 enum class Role : std::uint8_t { leaf = 0, scalar = 1, op = 2 };
 
+// What a node is to the transforms that are tracing: see trace.h. All clear for nodes recorded outside of them.
+enum TraceFlags : std::uint8_t {
+    kStandsForArgument = 1,  // the identity of the array it stands for
+    kAbstract = 2,           // an argument that has a shape and a dtype, and no value
+    kStopsGradients = 4,
+    kResultOfCall = 8,  // of a function that brings its own derivatives
+    kDependent = 16,    // evaluated while traced: its graph is kept until the trace ends
+};
+
 // Ints and floats that change from call to call without changing what is done.
 struct Attributes {
     std::vector<std::int64_t> ints;
@@ -21,11 +30,13 @@ struct Attributes {
 
 struct Node {
     std::uint32_t refs = 1;
+    std::uint32_t handles = 0;  // how many of the references are Python's arrays
     Role role = Role::op;
     Dtype dtype = Dtype::float32;
     std::uint8_t rank = 0;
     Device device = Device::cpu;
-    bool captive = false;  // an evaluated array that only the pending graph still holds
+    bool captive = false;    // an evaluated array that only the pending graph still holds
+    std::uint8_t trace = 0;  // TraceFlags
     std::uint16_t n_inputs = 0;
     std::uint32_t static_id = 0;     // interned static attributes, 0 for none
     Primitive* primitive = nullptr;  // op only
@@ -77,7 +88,9 @@ struct Pending {
     std::int64_t captive_bytes = 0;  // evaluated arrays kept alive by unevaluated ops alone
 };
 Pending& pending();
-void mark_captive(Node* node);
+// An array of Python's refers to the node, or does so no longer.
+void add_handle(Node* node);
+void drop_handle(Node* node);  // before the reference itself is released
 
 // Owning pointer for code that may throw between making a node and handing it on.
 class NodeRef {

@@ -13,6 +13,7 @@
 #include "mlxlite/graph/array_type.h"
 #include "mlxlite/graph/errors.h"
 #include "mlxlite/graph/evaluate.h"
+#include "mlxlite/graph/trace.h"
 
 namespace mlxlite {
 
@@ -150,6 +151,10 @@ Node* record_astype(Node* a, Dtype dtype, Device device) {
     return new_op(builtin("astype"), dtype, device, inputs, a->dims());
 }
 
+Node* record_argument(Dtype dtype, std::span<const std::int64_t> shape) {
+    return new_op(builtin("argument"), dtype, Device::cpu, {}, shape);
+}
+
 Node* record_copy(Node* a, Device device) {
     Node* inputs[] = {a};
     return new_op(builtin("copy"), a->dtype, device, inputs, a->dims());
@@ -230,6 +235,10 @@ Node* record_reshape(Node* a, std::span<const std::int64_t> wanted, Device devic
                                     shape_text(wanted) + ".");
     std::span<const std::int64_t> out{shape, wanted.size()};
     if (std::ranges::equal(out, a->dims())) return retain(a);
+    return new_view(a, out, device);
+}
+
+Node* new_view(Node* a, std::span<const std::int64_t> out, Device device) {
     std::uint32_t id = reshape_static(reshape_groups(a->dims(), out));
     static Primitive* reshape = builtin("reshape");
     Node* inputs[] = {a};
@@ -315,6 +324,7 @@ Budget& budget() {
 }
 
 void enforce_budget(Node* node) {
+    if (tracing()) return;  // what depends on a traced argument keeps its graph: nothing would be freed
     // After an evaluation that could not shrink the pending graph (its nodes belong to other results), wait for it to
     // grow by a whole budget again rather than evaluating at every op.
     static std::int64_t op_threshold = 0, byte_threshold = 0;
@@ -345,6 +355,8 @@ Primitive* builtin(const char* name) {
     static Primitive* astype = make_primitive("astype", Kind::other, 0, Accepts::any, "unary", nullptr);
     static Primitive* reshape = make_primitive("reshape", Kind::other, 0, Accepts::any, "view", nullptr);
     static Primitive* copy = make_primitive("copy", Kind::other, 0, Accepts::any, "unary", nullptr);
+    static Primitive* argument = make_primitive("argument", Kind::other, 0, Accepts::any, "argument", nullptr);
+    if (!std::strcmp(name, "argument")) return argument;
     if (!std::strcmp(name, "astype")) return astype;
     return !std::strcmp(name, "reshape") ? reshape : copy;
 }

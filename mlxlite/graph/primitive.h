@@ -32,6 +32,8 @@ Node* record_binary(Primitive* primitive, Node* a, Node* b, Device device);
 Node* record_select(Primitive* primitive, Node* condition, Node* x, Node* y, Device device);
 Node* record_astype(Node* a, Dtype dtype, Device device);
 Node* record_reshape(Node* a, std::span<const std::int64_t> shape, Device device);
+Node* new_view(Node* a, std::span<const std::int64_t> shape, Device device);  // a reshape, even to the same shape
+Node* record_argument(Dtype dtype, std::span<const std::int64_t> shape);  // stands for an array; no backend takes it
 Node* record_copy(Node* a, Device device);
 
 Primitive* primitive_from_id(std::uint16_t id);

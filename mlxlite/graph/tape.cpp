@@ -5,15 +5,11 @@
 
 #include "mlxlite/graph/host.h"
 #include "mlxlite/graph/primitive.h"
+#include "mlxlite/graph/trace.h"
 
 namespace mlxlite {
 
 namespace {
-
-std::uint32_t next_epoch() {
-    static std::uint32_t epoch = 0;
-    return ++epoch;
-}
 
 template <class T>
 void append(std::string& key, const T& value) {
@@ -31,11 +27,18 @@ std::uint32_t classes(const std::int64_t* values, int n) {
 }
 
 bool donatable(const Node* node, std::uint32_t uses) {
+    // An op that is evaluated while traced stays, and may read the array again.
+    if (tracing()) return false;
     if (node->refs != uses || !node->buffer || node->buffer->refs != 1) return false;
     return node->device == Device::gpu || host_memory_is_exclusive(node->buffer);
 }
 
 }  // namespace
+
+std::uint32_t next_epoch() {
+    static std::uint32_t epoch = 0;
+    return ++epoch;
+}
 
 void Tape::clear() {
     entries.clear();

@@ -49,6 +49,9 @@ struct Tape {
     void clear();
 };
 
+// A number no walk has left in Node::epoch.
+std::uint32_t next_epoch();
+
 // All unevaluated ops below the roots, producers first.
 std::vector<Node*> pending_below(std::span<Node* const> roots);
 
