@@ -154,6 +154,7 @@ def compile(
             _trees.structure(inputs, _shape_of_state),
             _graph.default_device().type.name,
         )
+        given = _trees.some_arrays(call) + _trees.some_arrays(inputs)
         found = cache.get(key)
         if found is None:
             found = cache[key] = _trace(fun, args, kwargs, inputs, outputs)
@@ -161,7 +162,7 @@ def compile(
                 cache.popitem(last=False)
         else:
             cache.move_to_end(key)
-        results = found.template(_trees.some_arrays(call) + _trees.some_arrays(inputs))
+        results = found.template(given)
         if outputs is not None:
             if len(_trees.some_arrays(outputs)) != len(results) - found.n_results:
                 raise ValueError("[compile] outputs holds another number of arrays than when the function was traced.")

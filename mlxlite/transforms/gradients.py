@@ -157,7 +157,7 @@ def _checked_argnums(argnums: Argnums, argnames: str | Sequence[str], name: str)
     for a, b in itertools.pairwise(numbers):
         if a == b:
             raise ValueError(f"[grad] Duplicate argument index {a} is not allowed.")
-    return numbers, list(dict.fromkeys(names))
+    return numbers, sorted(set(names))
 
 
 def _check_call(numbers: list[int], names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1,0 +1,591 @@
+"""Derivatives and vectorised forms of every primitive.
+
+A row of the table is a function of arrays and the arrays' domains. In float64 its vjp must agree with finite
+differences and its jvp with its vjp; in float32 both must agree with MLX's; and vmap with a loop, for many choices of
+mapped inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .differential import assert_close, oracle, same_as_mlx, samples, to_module, to_numpy
+from .module_under_test import mx
+
+STEP = 1e-5
+
+
+@dataclass
+class Case:
+    """A call, and what it takes.
+
+    Attributes:
+        call: of a module and arrays.
+        shapes: of the arrays.
+        domain: of their numbers, or one for each.
+        constants: NumPy arrays passed after them, without derivatives (indices, masks).
+        mlx_lacks: "jvp" or "vjp" (and jvp), what MLX does not have or has wrong.
+        distinct: make all numbers of an array different, by steps that finite differences do not cross.
+        dtype: of the check by finite differences.
+    """
+
+    call: Callable[..., Any]
+    shapes: list[tuple[int, ...]]
+    domain: Any = "small"
+    constants: list[np.ndarray] = field(default_factory=list)
+    mlx_lacks: str = ""
+    distinct: bool = False
+    dtype: str = "float64"
+    primitive: str = ""
+    vmap_constants: bool = True
+
+    def inputs(self, dtype: str, seed: int = 0) -> list[np.ndarray]:
+        domains = self.domain if isinstance(self.domain, list) else [self.domain] * len(self.shapes)
+        arrays = []
+        for i, (shape, domain) in enumerate(zip(self.shapes, domains, strict=True)):
+            values = samples("float64", shape, seed=seed + i, domain=domain)
+            if self.distinct:
+                rng = np.random.default_rng(seed + i)
+                values = ((rng.permutation(values.size) - values.size / 2 + 0.25 * i + 0.11) * 0.37).reshape(shape)
+            arrays.append(values.astype(dtype))
+        return arrays
+
+
+def one(name: str, domain: str, **more: Any) -> Case:
+    return Case(lambda m, a: getattr(m, name)(a), [(2, 3)], domain, primitive=name, **more)
+
+
+def two(name: str, domain: Any = "small", **more: Any) -> Case:
+    return Case(lambda m, a, b: getattr(m, name)(a, b), [(2, 3), (3,)], domain, primitive=name, **more)
+
+
+I32 = np.int32
+ROWS = np.array([[0, 2], [1, 1]], I32)
+COLUMNS = np.array([[1, 0], [2, 2]], I32)
+ONCE = np.array([2, 0], I32)
+ALONG = np.array([[0, 2, 1, 0], [2, 1, 0, 2]], I32)  # along axis 0 of (3, 4), each once a column
+MASK = np.array([[True, False, True], [False, True, True]])
+
+UNARY = {
+    "abs": "nonzero",
+    "negative": "small",
+    "square": "small",
+    "sqrt": "positive",
+    "rsqrt": "positive",
+    "reciprocal": "nonzero",
+    "exp": "small",
+    "expm1": "small",
+    "log": "positive",
+    "log2": "positive",
+    "log10": "positive",
+    "log1p": "positive",
+    "sin": "small",
+    "cos": "small",
+    "tan": "unit",
+    "sinh": "small",
+    "cosh": "small",
+    "tanh": "small",
+    "arcsin": "unit",
+    "arccos": "unit",
+    "arctan": "small",
+    "arcsinh": "small",
+    "arccosh": "above_one",
+    "arctanh": "unit",
+    "erf": "small",
+    "erfinv": "unit",
+    "sigmoid": "small",
+    "degrees": "small",
+    "real": "small",
+    "conjugate": "small",
+}
+PIECEWISE_CONSTANT = ["sign", "ceil", "floor", "round", "trunc"]
+
+CASES: dict[str, Case] = {name: one(name, domain) for name, domain in UNARY.items()}
+CASES |= {name: one(name, "nonzero", distinct=True) for name in PIECEWISE_CONSTANT}
+CASES |= {
+    "add": two("add"),
+    "subtract": two("subtract"),
+    "multiply": two("multiply"),
+    "divide": two("divide", "nonzero"),
+    "power": two("power", ["positive", "unit"]),
+    "remainder": two("remainder", "positive"),
+    "floor_divide": two("floor_divide", "positive"),
+    "maximum": two("maximum"),
+    "minimum": two("minimum"),
+    "arctan2": two("arctan2", "nonzero"),
+    "logaddexp": two("logaddexp"),
+    "where": Case(lambda m, a, b, c: m.where(c, a, b), [(2, 3), (3,)], constants=[MASK], primitive="where"),
+    "astype": Case(lambda m, a: (a * a).astype(m.float32) * 1.0, [(2, 3)], dtype="float32", primitive="astype"),
+    "imag": Case(lambda m, a: m.imag(a * m.array(2 + 3j)), [(3,)], dtype="float32", primitive="imag"),
+    # reductions
+    "sum": Case(lambda m, a: m.sum(a, axis=(0, 2)), [(2, 3, 4)], primitive="sum"),
+    "sum, all": Case(lambda m, a: m.sum(a), [(2, 3)]),
+    "mean, kept": Case(lambda m, a: m.mean(a, axis=1, keepdims=True), [(2, 3)]),
+    "prod": Case(lambda m, a: m.prod(a, axis=1), [(2, 3)], "nonzero", primitive="prod"),
+    "prod, two axes": Case(lambda m, a: m.prod(a, axis=(0, 2)), [(2, 3, 2)], "nonzero"),
+    "max": Case(lambda m, a: m.max(a, axis=0), [(3, 4)], distinct=True, primitive="max"),
+    "min, all": Case(lambda m, a: m.min(a), [(3, 4)], distinct=True, primitive="min"),
+    "logsumexp": Case(lambda m, a: m.logsumexp(a, axis=-1), [(2, 4)], primitive="logsumexp"),
+    "logsumexp, kept": Case(lambda m, a: m.logsumexp(a, axis=(0, 1), keepdims=True), [(2, 4)]),
+    "softmax": Case(lambda m, a: m.softmax(a, axis=-1), [(2, 4)], primitive="softmax"),
+    "softmax, two axes": Case(lambda m, a: m.softmax(a, axis=(0, 1)), [(2, 4)]),
+    "var": Case(lambda m, a: m.var(a, axis=0), [(3, 2)]),
+    # scans
+    **{
+        f"{name}{', reversed' * reverse}{', exclusive' * (not inclusive)}": Case(
+            lambda m, a, name=name, reverse=reverse, inclusive=inclusive: getattr(m, name)(
+                a, axis=1, reverse=reverse, inclusive=inclusive
+            ),
+            [(2, 5)],
+            "nonzero",
+            distinct=name in ("cummax", "cummin"),
+            mlx_lacks="" if name in ("cumsum", "logcumsumexp") else "jvp",
+            primitive=name,
+        )
+        for name in ("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp")
+        for reverse in (False, True)
+        for inclusive in (True, False)
+        if inclusive or name not in ("cummax", "cummin", "logcumsumexp")
+    },
+    **{
+        f"{name}, exclusive": Case(
+            lambda m, a, name=name, low=low: (
+                m.maximum(getattr(m, name)(a, axis=1, inclusive=False), low)
+                if name != "cummin"
+                else m.minimum(getattr(m, name)(a, axis=1, inclusive=False), -low)
+            ),
+            [(2, 5)],
+            distinct=True,
+            mlx_lacks="" if name == "logcumsumexp" else "jvp",
+        )
+        for name, low in (("cummax", -50.0), ("cummin", -50.0), ("logcumsumexp", -50.0))
+    },
+    # sorting
+    "sort": Case(lambda m, a: m.sort(a, axis=0), [(4, 3)], distinct=True, primitive="sort"),
+    "topk": Case(lambda m, a: m.sort(m.topk(a, 2, axis=-1), axis=-1), [(2, 5)], distinct=True),
+    # products
+    "matmul": Case(lambda m, a, b: a @ b, [(2, 3), (3, 4)], primitive="matmul"),
+    "matmul, batches": Case(lambda m, a, b: a @ b, [(2, 1, 2, 3), (3, 3, 2)]),
+    "matmul, one matrix": Case(lambda m, a, b: a @ b, [(2, 2, 3), (3, 2)]),
+    "matmul, vectors": Case(lambda m, a, b: a @ b, [(3,), (3,)]),
+    "addmm": Case(
+        lambda m, c, a, b: m.addmm(c, a, b, 0.5, 2.0), [(4,), (2, 3), (3, 4)], primitive="addmm", mlx_lacks="jvp"
+    ),
+    "tensordot": Case(lambda m, a, b: m.tensordot(a, b, 1), [(2, 3), (3, 2)]),
+    "einsum": Case(lambda m, a, b: m.einsum("ij,kj->ik", a, b), [(2, 3), (4, 3)]),
+    # shapes
+    "reshape": Case(lambda m, a: m.reshape(a, (3, 2)), [(2, 3)], primitive="reshape"),
+    "transpose": Case(lambda m, a: m.transpose(a, (2, 0, 1)), [(2, 3, 4)], primitive="transpose"),
+    "broadcast_to": Case(lambda m, a: m.broadcast_to(a, (2, 3, 4)), [(3, 1)], primitive="broadcast_to"),
+    "concatenate": Case(lambda m, a, b: m.concatenate([a, b, a], axis=1), [(2, 3), (2, 1)], primitive="concatenate"),
+    "copy": Case(lambda m, a: m.contiguous(a.T), [(2, 3)], primitive="copy"),
+    "full": Case(lambda m, a: m.full((2, 3), a), [(3,)], primitive="full", mlx_lacks="vjp"),
+    "slice": Case(lambda m, a: a[1:, ::2], [(3, 5)], primitive="slice"),
+    "slice, backwards": Case(lambda m, a: a[::-1, -2::-2], [(3, 5)]),
+    "pad": Case(lambda m, a: m.pad(a, 1), [(2, 3)]),
+    # indexing
+    "gather": Case(lambda m, a, i: a[i], [(3, 2)], constants=[ROWS], primitive="gather"),
+    "gather, two": Case(lambda m, a, i, j: a[i, :, j], [(3, 2, 4)], constants=[ROWS, COLUMNS]),
+    "take": Case(lambda m, a, i: m.take(a, i, axis=1), [(2, 3)], constants=[ROWS]),
+    "take_along_axis": Case(
+        lambda m, a, i: m.take_along_axis(a, i, axis=0), [(3, 4)], constants=[ALONG], primitive="take_along_axis"
+    ),
+    "put_along_axis": Case(
+        lambda m, a, u, i: m.put_along_axis(a, i, u, axis=0),
+        [(3, 4), (2, 4)],
+        constants=[ALONG],
+        primitive="put_along_axis",
+    ),
+    "scatter": Case(
+        lambda m, a, u, i: put(a, i, u), [(3, 2), (2, 2)], constants=[ONCE], primitive="scatter", mlx_lacks="jvp"
+    ),
+    "scatter, add": Case(lambda m, a, u, i: a.at[i].add(u), [(3, 2), (2, 2, 2)], constants=[ROWS], mlx_lacks="jvp"),
+    "scatter, two": Case(
+        lambda m, a, u, i, j: a.at[i, :, j].add(u), [(3, 2, 4), (2, 2, 2)], constants=[ROWS, COLUMNS], mlx_lacks="jvp"
+    ),
+    "scatter, prod": Case(
+        lambda m, a, u, i: a.at[i].multiply(u), [(3, 2), (2, 2, 2)], "nonzero", [ROWS], mlx_lacks="vjp"
+    ),
+    "scatter, max": Case(
+        lambda m, a, u, i: a.at[i].maximum(u), [(3, 2), (2, 2, 2)], constants=[ROWS], distinct=True, mlx_lacks="jvp"
+    ),
+    "scatter, min": Case(
+        lambda m, a, u, i: a.at[i].minimum(u), [(3, 2), (2, 2, 2)], constants=[ROWS], distinct=True, mlx_lacks="jvp"
+    ),
+    "slice_update": Case(
+        lambda m, a, u: put(a, (slice(1, 3), slice(None, None, 2)), u), [(3, 5), (2, 3)], primitive="slice_update"
+    ),
+    "slice_update, one element": Case(lambda m, a, u: put(a, (1, 2), u), [(3, 5), ()]),
+    # fast
+    "rms_norm": Case(lambda m, x, w: m.fast.rms_norm(x, w, 1e-3), [(2, 3, 8), (8,)], primitive="rms_norm"),
+    "rms_norm, plain": Case(lambda m, x: m.fast.rms_norm(x, None, 1e-3), [(2, 8)]),
+    "layer_norm": Case(
+        lambda m, x, w, b: m.fast.layer_norm(x, w, b, 1e-3), [(2, 3, 8), (8,), (8,)], primitive="layer_norm"
+    ),
+    "layer_norm, plain": Case(lambda m, x: m.fast.layer_norm(x, None, None, 1e-3), [(2, 8)]),
+    "layer_norm, bias": Case(lambda m, x, b: m.fast.layer_norm(x, None, b, 1e-3), [(2, 8), (8,)]),
+    "rope": Case(
+        lambda m, x: m.fast.rope(x, 4, traditional=False, base=100.0, scale=0.5, offset=3),
+        [(2, 2, 3, 6)],
+        dtype="float32",
+        primitive="rope",
+    ),
+    "rope, offsets": Case(
+        lambda m, x, o: m.fast.rope(x, 4, traditional=True, base=100.0, scale=1.0, offset=o),
+        [(2, 2, 3, 4)],
+        constants=[np.array([1, 5], I32)],
+        dtype="float32",
+    ),
+    "rope, frequencies": Case(
+        lambda m, x, f: m.fast.rope(x, 4, traditional=False, base=None, scale=0.5, offset=1, freqs=f),
+        [(2, 2, 3, 4), (2,)],
+        ["small", "above_one"],
+        dtype="float32",
+        vmap_constants=False,
+    ),
+}
+
+
+def put(a: Any, index: Any, value: Any) -> Any:
+    a[index] = value
+    return a
+
+
+def attention(mask: Any = None, sinks: bool = False, kv: int = 2, **more: Any) -> Case:
+    """Attention of 4 heads, 3 queries and 5 keys."""
+    shapes = [(1, 4, 3, 8), (1, kv, 5, 8), (1, kv, 5, 8)]
+    constants: list[np.ndarray] = []
+    additive = isinstance(mask, tuple)
+    if additive:
+        shapes.append(mask)
+    if sinks:
+        shapes.append((4,))
+    if isinstance(mask, np.ndarray):
+        constants = [mask]
+
+    def call(m: Any, q: Any, k: Any, v: Any, *rest: Any) -> Any:
+        given = {"sinks": rest[int(additive)]} if sinks else {}
+        chosen = mask if mask is None or isinstance(mask, str) else rest[0] if additive else rest[-1]
+        return m.fast.scaled_dot_product_attention(q, k, v, scale=0.5, mask=chosen, **given)
+
+    return Case(call, shapes, constants=constants, **more)
+
+
+BOOL_MASK = np.array([[1, 0, 1, 0, 1], [0, 1, 1, 1, 0], [1, 1, 1, 1, 1]], bool)
+CASES |= {
+    "sdpa": attention(primitive="sdpa"),
+    "sdpa, causal": attention("causal"),
+    "sdpa, bool mask": attention(BOOL_MASK),
+    "sdpa, additive mask": attention((4, 3, 5), kv=4),
+    "sdpa, sinks": attention("causal", sinks=True),
+    "sdpa, mask and sinks": attention((1, 1, 3, 5), sinks=True, kv=1),
+}
+
+
+def weights(case: Case, inputs: list[np.ndarray], dtype: str) -> tuple[list[Any], np.ndarray]:
+    arrays = [to_module(mx, x) for x in inputs + case.constants]
+    shape = case.call(mx, *arrays).shape
+    return arrays, np.random.default_rng(7).normal(size=shape).astype(dtype)
+
+
+def function_of(case: Case, module: Any, constants: list[Any]) -> Callable[..., Any]:
+    return lambda *arrays: case.call(module, *[+a for a in arrays] if module is mx else arrays, *constants)
+
+
+def numbers(a: Any) -> np.ndarray:
+    return to_numpy(a).astype(np.float64)
+
+
+@pytest.mark.mlxlite_only
+@pytest.mark.parametrize("name", CASES)
+def test_vjp_agrees_with_finite_differences(name):
+    case = CASES[name]
+    inputs = case.inputs(case.dtype)
+    arrays, cotangent = weights(case, inputs, case.dtype)
+    n = len(inputs)
+    _, found = mx.vjp(function_of(case, mx, arrays[n:]), arrays[:n], [to_module(mx, cotangent)])
+    step, tolerance = (STEP, 2e-8) if case.dtype == "float64" else (1e-2, 2e-2)
+    wide = cotangent.astype(np.float64)
+
+    def value(changed: list[np.ndarray]) -> float:
+        result = numbers(case.call(mx, *[to_module(mx, x) for x in changed + case.constants]))
+        return float((np.where(np.isfinite(result), result, 0) * wide).sum())
+
+    for i, gradient in enumerate(found):
+        assert gradient.shape == inputs[i].shape and str(gradient.dtype).endswith(case.dtype)
+        expected = np.zeros(inputs[i].shape)
+        for at in np.ndindex(*inputs[i].shape):
+            sides = []
+            for sign in (1, -1):
+                changed = [x.copy() for x in inputs]
+                changed[i][at] += sign * step
+                sides.append(value(changed))
+            expected[at] = (sides[0] - sides[1]) / (2 * step)
+        scale = max(1.0, float(np.abs(expected).max(initial=0)))
+        np.testing.assert_allclose(numbers(gradient), expected, rtol=0, atol=tolerance * scale, err_msg=f"input {i}")
+
+
+@pytest.mark.mlxlite_only
+@pytest.mark.parametrize("name", CASES)
+def test_jvp_agrees_with_vjp(name):
+    case = CASES[name]
+    inputs = case.inputs(case.dtype)
+    arrays, cotangent = weights(case, inputs, case.dtype)
+    n = len(inputs)
+    function = function_of(case, mx, arrays[n:])
+    rng = np.random.default_rng(3)
+    _, cotangents = mx.vjp(function, arrays[:n], [to_module(mx, cotangent)])
+    # Every input alone, then all together: rules have a case for each that is still.
+    for moving in [*[{i} for i in range(n)], set(range(n))]:
+        tangents = [rng.normal(size=x.shape) * (i in moving) for i, x in enumerate(inputs)]
+        given = [to_module(mx, t.astype(case.dtype)) for t in tangents]
+        still = [i for i in range(n) if i not in moving]
+        chosen = sorted(moving)
+
+        def partial(*some: Any, still: Any = still, chosen: Any = chosen) -> Any:
+            whole = dict(zip(chosen, some, strict=True)) | {i: arrays[i] for i in still}
+            return function(*[whole[i] for i in range(n)])
+
+        _, (forward,) = mx.jvp(partial, [arrays[i] for i in chosen], [given[i] for i in chosen])
+        left = float((np.nan_to_num(numbers(forward)) * cotangent.astype(np.float64)).sum())
+        right = sum(float((numbers(c) * t).sum()) for c, t in zip(cotangents, tangents, strict=True))
+        tolerance = 1e-11 if case.dtype == "float64" else 1e-4
+        assert abs(left - right) <= tolerance * max(1.0, abs(right)), f"{left} {right} for {chosen}"
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.mlx_lacks != "vjp"])
+def test_derivatives_agree_with_mlx(name):
+    case = CASES[name]
+    inputs = case.inputs("float32")
+    arrays, cotangent = weights(case, inputs, "float32")
+    n = len(inputs)
+    theirs = [to_module(oracle, x) for x in inputs + case.constants]
+    weight = [to_module(mx, cotangent)], [to_module(oracle, cotangent)]
+    ours_out, ours = mx.vjp(function_of(case, mx, arrays[n:]), arrays[:n], weight[0])
+    their_out, expected = oracle.vjp(function_of(case, oracle, theirs[n:]), theirs[:n], weight[1])
+    compare(ours + ours_out, expected + their_out, case)
+    if case.mlx_lacks == "jvp":
+        return
+    _, ours = mx.jvp(function_of(case, mx, arrays[n:]), arrays[:n], arrays[:n])
+    _, expected = oracle.jvp(function_of(case, oracle, theirs[n:]), theirs[:n], theirs[:n])
+    compare(ours, expected, case)
+
+
+def compare(ours: list[Any], theirs: list[Any], case: Case) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        expected = to_numpy(b)
+        assert a.shape == expected.shape and to_numpy(a).dtype == expected.dtype
+        scale = max(1.0, float(np.abs(np.nan_to_num(expected)).max(initial=0)))
+        assert_close(to_numpy(a), expected, tolerance=2e-5, scale=scale)
+
+
+@pytest.mark.mlxlite_only
+@pytest.mark.parametrize("name", CASES)
+def test_vmap_agrees_with_a_loop(name):
+    case = CASES[name]
+    n, total = len(case.shapes), len(case.shapes) + len(case.constants)
+    sets = [case.inputs("float32", seed=10 * k) for k in range(3)]
+    varied = [[c, np.roll(c, 1, axis=-1), np.roll(c, 1, axis=0)] for c in case.constants]
+    choices: list[tuple[int, ...]] = [tuple(range(n)), *[(i,) for i in range(n if n > 1 else 0)]]
+    if case.constants and case.vmap_constants:
+        choices += [tuple(range(total)), tuple(range(n, total)), (0, *range(n, total))]
+    if not case.vmap_constants:
+        choices = [(0,)]
+    for mapped in choices:
+        values = [
+            [(sets[k][i] if i < n else varied[i - n][k]) for k in range(3)] if i in mapped else None
+            for i in range(total)
+        ]
+        fixed = [sets[0][i] if i < n else case.constants[i - n] for i in range(total)]
+        axes = tuple(((i + 1) % (fixed[i].ndim + 1) if i in mapped else None) for i in range(total))
+        arrays = []
+        for i in range(total):
+            column = values[i]
+            stacked = fixed[i] if column is None else np.stack(column, axis=axes[i])
+            arrays.append(to_module(mx, np.ascontiguousarray(stacked)))
+        found = mx.vmap(function_of(case, mx, []), in_axes=axes)(*arrays)
+        for k in range(3):
+            row = [to_module(mx, fixed[i] if (column := values[i]) is None else column[k]) for i in range(total)]
+            expected = to_numpy(case.call(mx, *row))
+            assert_close(to_numpy(found[k]), expected, case=(name, mapped, k), tolerance=2e-5, scale=4.0)
+
+
+@pytest.mark.mlxlite_only
+def test_every_primitive_that_has_derivatives_is_tested():
+    from mlxlite.transforms._tables import VJP, WITHOUT_GRADIENT
+
+    named = {case.primitive for case in CASES.values()}
+    assert set(VJP) - WITHOUT_GRADIENT <= named
+
+
+@pytest.mark.mlxlite_only
+@pytest.mark.parametrize(
+    "name",
+    [n for n, case in CASES.items() if case.dtype == "float64"],
+)
+def test_second_derivatives_agree_with_finite_differences(name):
+    """Of the gradient, along one direction."""
+    case = CASES[name]
+    inputs = case.inputs("float64")
+    arrays, cotangent = weights(case, inputs, "float64")
+    n = len(inputs)
+    function = function_of(case, mx, arrays[n:])
+    c = to_module(mx, cotangent)
+
+    def loss(*a: Any) -> Any:
+        out = function(*a)
+        # Not linear in the outputs: a linear function has second derivatives too.
+        out = mx.where(mx.isfinite(out), out, 0)
+        return (mx.sin(out) * c).sum()
+
+    gradient = mx.grad(loss, argnums=tuple(range(n)))
+    rng = np.random.default_rng(5)
+    directions = [rng.normal(size=x.shape) for x in inputs]
+
+    def along(*a: Any) -> Any:
+        found = gradient(*a) if n > 1 else (gradient(*a),)
+        return sum((g * to_module(mx, d)).sum() for g, d in zip(found, directions, strict=True))
+
+    second = mx.grad(along, argnums=tuple(range(n)))(*arrays[:n])
+    found = sum(float((numbers(s) * d).sum()) for s, d in zip(second if n > 1 else [second], directions, strict=True))
+
+    def at(step: float) -> float:
+        moved = [to_module(mx, x + step * d) for x, d in zip(inputs, directions, strict=True)]
+        return float(numbers(along(*moved)))
+
+    expected = (at(STEP) - at(-STEP)) / (2 * STEP)
+    assert abs(found - expected) <= 1e-6 * max(1.0, abs(expected)), (found, expected)
+    _, (forward,) = mx.jvp(along, arrays[:n], [to_module(mx, d) for d in directions])
+    assert abs(float(numbers(forward)) - expected) <= 1e-6 * max(1.0, abs(expected)), "forward over reverse"
+
+
+@pytest.mark.mlxlite_only
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["multiply", "matmul", "softmax", "rms_norm", "layer_norm", "rope", "sdpa", "cumprod"])
+def test_gradients_of_16_bit_floats(name, dtype):
+    """They are of the dtype of the argument, and near those of float32."""
+    case = CASES[name]
+    inputs = [x.astype(np.float16).astype(np.float32) / 2 for x in case.inputs("float32")]
+    exact = [to_module(mx, x) for x in inputs]
+    out = case.call(mx, *[+x for x in exact])
+    _, expected = mx.vjp(function_of(case, mx, []), exact, [mx.ones(out.shape)])
+    short = [x.astype(getattr(mx, dtype)) for x in exact]
+    _, found = mx.vjp(function_of(case, mx, []), short, [mx.ones(out.shape, dtype=getattr(mx, dtype))])
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == getattr(mx, dtype)
+        scale = float(np.abs(numbers(b)).max()) + 1
+        np.testing.assert_allclose(numbers(a), numbers(b), atol=scale * (1e-2 if dtype == "float16" else 8e-2))
+
+
+def gradient(call: Callable[..., Any], *values: Any) -> Callable[[Any], Any]:
+    """The gradients of the sum of a call's result by all arguments."""
+
+    def of_module(m: Any) -> Any:
+        function = m.grad(lambda *a: call(m, *a).sum(), argnums=tuple(range(len(values))))
+        return function(*[m.array(v) for v in values])
+
+    return of_module
+
+
+INDEX = [0, 0, 1]
+EDGES = {
+    "abs at 0": gradient(lambda m, a: m.abs(a), [0.0, -1.0, 2.0]),
+    "equal operands of maximum": gradient(lambda m, a, b: m.maximum(a, b), [0.0, 1.0], [0.0, 2.0]),
+    "equal operands of minimum": gradient(lambda m, a, b: m.minimum(a, b), [0.0, 1.0], [0.0, 2.0]),
+    "equal elements of max": gradient(lambda m, a: m.max(a), [1.0, 3.0, 3.0]),
+    "equal elements of min": gradient(lambda m, a: m.min(a), [1.0, 1.0, 3.0]),
+    "equal elements of cummax": gradient(lambda m, a: m.cummax(a), [1.0, 2.0, 2.0, 1.0]),
+    "equal elements of sort": gradient(lambda m, a: m.sort(a) * m.array([1.0, 2.0, 3.0]), [1.0, 3.0, 3.0]),
+    "powers of 0 and of negatives": gradient(lambda m, a, b: a**b, [0.0, 2.0, 0.0, -1.0], [2.0, 0.0, 0.0, 2.0]),
+    "remainder": gradient(lambda m, a, b: a % b, [5.0, -5.0], [3.0, 3.0]),
+    "clip at its bounds": gradient(lambda m, a: m.clip(a, 0, 1), [0.0, -1.0, 1.0, 0.5]),
+    "sqrt at 0": gradient(lambda m, a: m.sqrt(a), [0.0]),
+    "logaddexp of infinities": gradient(lambda m, a, b: m.logaddexp(a, b), [-np.inf, 1.0], [-np.inf, 2.0]),
+    "product with a 0": gradient(lambda m, a: m.prod(a), [0.0, 2.0, 3.0]),
+    "product with two 0": gradient(lambda m, a: m.prod(a), [0.0, 2.0, 0.0]),
+    "argmax": gradient(lambda m, a: m.argmax(a).astype(m.float32), [0.0, 1.0]),
+    "where": gradient(lambda m, a, b: m.where(a > 0, a, b), [0.0, 1.0], [3.0, 2.0]),
+    "assignment to one element twice": gradient(lambda m, a, u: put(a, m.array(INDEX), u), [2.0, 3.0], [2.0, 3.0, 5.0]),
+    "at.maximum, equal": gradient(lambda m, a, u: a.at[m.array(INDEX)].maximum(u), [2.0, 3.0], [2.0, 3.0, 5.0]),
+    "at.minimum, equal": gradient(lambda m, a, u: a.at[m.array(INDEX)].minimum(u), [2.0, 3.0], [2.0, 3.0, 5.0]),
+}
+COMPLEX = {
+    "multiply": lambda m, a: a * a,
+    "divide": lambda m, a: 1 / a,
+    "exp": lambda m, a: m.exp(a),
+    "conjugate": lambda m, a: m.conj(a),
+    "matmul": lambda m, a: m.reshape(a, (1, 1)) @ m.reshape(a * 1j, (1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_edges_are_as_mlx_has_them(name):
+    same_as_mlx(EDGES[name], case=name)
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_cotangents_are_as_mlx_has_them(name):
+    def call(m: Any) -> Any:
+        a = m.array(1 + 2j)
+        function = lambda a: COMPLEX[name](m, a)  # noqa: E731
+        return m.vjp(function, [a], [m.full(function(a).shape, 1 + 1j)])
+
+    same_as_mlx(call, case=name)
+
+
+def test_parts_and_modulus_of_complex_numbers():
+    for name in ("abs", "real", "imag"):
+
+        def call(m: Any, name: str = name) -> Any:
+            a = m.array(1 + 2j)
+            function = getattr(m, name)
+            return [m.vjp(function, [a], [m.array(2.0)]), m.jvp(function, [a], [m.array(1 + 1j)])]
+
+        same_as_mlx(call, case=name)
+
+
+@pytest.mark.mlxlite_only
+@pytest.mark.parametrize("values", [[2.0, 0.0, 3.0, 4.0], [0.0, 2.0, 0.0, 3.0], [0.0, 0.0, 1.0, 2.0]])
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("reverse", [True, False])
+def test_running_products_with_zeros(values, inclusive, reverse):
+    a = mx.array(values, dtype=mx.float64)
+    weight = mx.array([1.0, 2.0, 3.0, 4.0], dtype=mx.float64)
+
+    def loss(a: Any) -> Any:
+        return (mx.cumprod(a, inclusive=inclusive, reverse=reverse) * weight).sum()
+
+    found = numbers(mx.grad(loss)(a))
+    for i in range(4):
+        step = np.zeros(4)
+        step[i] = STEP
+        sides = [float(numbers(loss(a + mx.array(sign * step, dtype=mx.float64)))) for sign in (1, -1)]
+        assert abs(found[i] - (sides[0] - sides[1]) / (2 * STEP)) < 1e-7
+        tangent = mx.array(step / STEP, dtype=mx.float64)
+        assert abs(float(numbers(mx.jvp(loss, [a], [tangent])[1][0])) - found[i]) < 1e-9
+
+
+@pytest.mark.mlxlite_only
+def test_logcumsumexp_of_far_apart_numbers():
+    a = mx.array([-2000.0, 0.0, 3000.0, 1000.0], dtype=mx.float64)  # neither exp(a) nor its inverse is a number
+    weight = mx.array([1.0, -2.0, 3.0, -4.0], dtype=mx.float64)
+    found = mx.grad(lambda a: (mx.logcumsumexp(a) * weight).sum())(a)
+    np.testing.assert_allclose(to_numpy(found), [1.0, -2.0, -1.0, 0.0], rtol=1e-11)
+
+
+@pytest.mark.mlxlite_only
+def test_queries_that_see_no_key_send_nothing_to_scores():
+    q, k, v = (to_module(mx, samples("float32", (1, 2, 3, 4), seed=i, domain="small")) for i in range(3))
+    mask = mx.array([[True, False, True], [False, False, False], [True, True, True]])
+
+    def loss(q: Any, k: Any, v: Any) -> Any:
+        return (mx.fast.scaled_dot_product_attention(q, k, v, scale=0.5, mask=mask) ** 2).sum()
+
+    of_q, of_k, of_v = mx.grad(loss, argnums=(0, 1, 2))(q, k, v)
+    assert np.all(numbers(of_q)[:, :, 1] == 0)
+    assert np.isfinite(numbers(of_k)).all() and np.abs(numbers(of_v)).max() > 0
