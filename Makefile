@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard mlxlite/graph/*.cpp mlxlite/graph/*.h backend_cuda/runtime/*.cpp backend_cuda/runtime/*.h)
 
-.PHONY: test demo lint format stubs gpu-test bench test-against-mlx build clean
+.PHONY: test demo lint format stubs coverage gpu-test bench test-against-mlx build clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +59,10 @@ lint: build/installed
 # After a change to what the compiled modules offer, or to the methods of array; a test says when it is due.
 stubs: build/compiled
 	$(BIN)/python tools/stubs.py
+
+# After adding a primitive or a rule; a test says when it is due.
+coverage: build/compiled
+	$(BIN)/python tools/coverage.py --write
 
 format: build/installed
 	$(BIN)/ruff check --fix .

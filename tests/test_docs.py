@@ -47,6 +47,7 @@ def test_the_example_of_the_install_guide_runs(capsys: pytest.CaptureFixture[str
         ("backend_cuda/kernels/ops.py", "python", 2),
         ("backend_cuda/kernels/math.cuh", r"c\+\+", 0),
         ("tests/test_elementwise.py", "python", 3),
+        ("mlxlite/transforms/rules/elementwise.py", "python", 4),
     ],
 )
 def test_the_lines_that_contributing_quotes_exist(path: str, language: str, number: int) -> None:
@@ -63,6 +64,10 @@ def test_every_topic_and_part_is_explained() -> None:
     text = examples.DOCUMENT.read_text()
     for name in (*log.TOPICS, *profile.HOST_PARTS):
         assert re.search(rf"`(mlxlite\.)?{name}`", text), name
+def test_the_table_of_rules_is_current() -> None:
+    from tools import coverage
+
+    assert coverage.TABLE.read_text() == coverage.table(), "run python tools/coverage.py --write"
 
 
 def test_every_environment_variable_is_explained() -> None:

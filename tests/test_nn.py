@@ -407,8 +407,6 @@ def test_items_and_attributes_stay_the_same():
 
 
 def test_value_and_grad():
-    if not hasattr(mx, "value_and_grad"):
-        pytest.skip("mx.value_and_grad is not there yet")
     ours, theirs = nn.Linear(4, 3), oracle.Linear(4, 3)
     ours.freeze(keys="bias")
     theirs.freeze(keys="bias")
@@ -421,3 +419,16 @@ def test_value_and_grad():
     assert_same(value, expected, 8)
     assert gradients.keys() == expected_gradients.keys() == {"weight"}
     assert_same(gradients["weight"], expected_gradients["weight"], 64)
+    assert ours.weight.tolist() == ours.parameters()["weight"].tolist()
+
+
+def test_checkpoint_of_a_module():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+    x = to_module(mx, values(5, 4))
+    again = nn.utils.checkpoint(model)
+    plain = nn.value_and_grad(model, lambda a: (model(a) ** 2).sum())(x)
+    value, gradients = nn.value_and_grad(model, lambda a: (again(a) ** 2).sum())(x)
+    assert_same(value, plain[0], 8)
+    for (name, ours), (_, expected) in zip(flatten(gradients), flatten(plain[1]), strict=True):
+        assert np.array_equal(to_numpy(ours), to_numpy(expected)), name
+    mx.eval(model.parameters())

@@ -1,6 +1,7 @@
 """Print what mlxlite does not have: names of MLX (where its wheel is installed), and primitives that no GPU plan takes.
 
-python tools/coverage.py
+python tools/coverage.py            print it
+python tools/coverage.py --write    write docs/coverage.md: what every primitive has, by the tables of rules
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+TABLE = Path(__file__).resolve().parents[1] / "docs/coverage.md"
+FAMILIES = ("elementwise", "creation", "reduce", "shape", "indexing", "matmul", "sort", "random", "fast")
+RECORDED_BY_THE_GRAPH = {"astype", "reshape", "copy"}  # primitives that no file of core makes
+WITHOUT_INPUTS = {"arange"}
 MODULES = ("core", "core.fast", "core.random", "nn", "optimizers", "utils")
 
 
@@ -46,7 +51,55 @@ def primitives_without_lowering() -> list[str]:
     return sorted(PRIMITIVES.keys() - lowered)
 
 
+def _derivatives(name: str) -> tuple[str, str]:
+    """What stands in the columns vjp and jvp."""
+    from mlxlite.transforms._tables import JVP, VJP, WITHOUT_GRADIENT
+
+    if name in WITHOUT_INPUTS:
+        return "-", "-"
+    if name in WITHOUT_GRADIENT:
+        return "zero", "zero"
+    if name in JVP:
+        return ("yes" if name in VJP else "no"), "yes"
+    return ("yes", "by vjp") if name in VJP else ("no", "no")
+
+
+def table() -> str:
+    """The text of docs/coverage.md."""
+    importlib.import_module("mlxlite.core")
+    from backend_cuda.lowering import analysis, builder
+    from mlxlite.backend_cpu._rules import RULES
+    from mlxlite.core._registry import PRIMITIVES
+    from mlxlite.transforms._tables import VMAP
+
+    lowered = analysis.ELEMENTWISE | analysis.VIEWS | builder.LOWERINGS.keys()
+    # The CPU's rules stand in the files of their families.
+    family = {name: rule.function.__module__.rpartition(".")[2] for name, rule in RULES.items()}
+    families = dict.fromkeys((*FAMILIES, *sorted(set(family.values())), "none"))
+    lines = [
+        "# Coverage",
+        "",
+        "What every primitive has a rule for. Written by `python tools/coverage.py --write`: do not edit.",
+        "",
+        "*zero*: nothing flows through it, its result is an integer or does not change with small changes. *by vjp*: a",
+        "vjp is linear in its cotangent, and its own vjp by that is the tangent.",
+        "",
+        "| family | primitive | CPU | CUDA | vjp | jvp | vmap |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for group in families:
+        for name in sorted(n for n in PRIMITIVES.keys() | RECORDED_BY_THE_GRAPH if family.get(n, "none") == group):
+            has = ["yes" if found else "no" for found in (name in RULES, name in lowered)]
+            cells = [group, f"`{name}`", *has, *_derivatives(name)]
+            cells.append("-" if name in WITHOUT_INPUTS else "yes" if name in VMAP else "no")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
+    if "--write" in sys.argv[1:]:
+        TABLE.write_text(table())
+        return
     importlib.import_module("mlxlite.core")
     report = {"primitives with no GPU lowering": primitives_without_lowering()}
     if importlib.util.find_spec("mlx"):
