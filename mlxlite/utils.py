@@ -78,21 +78,23 @@ def tree_flatten(tree: Any, prefix: str = "", is_leaf: IsLeaf = None, destinatio
     elif not isinstance(destination, (list, dict)):
         raise ValueError(f"[tree_flatten] destination must be a list, a dict or None, got {type(destination).__name__}")
 
-    def visit(node: Any, path: str) -> None:
-        leaf = is_leaf is not None and is_leaf(node)
-        if not leaf and isinstance(node, (list, tuple)):
-            for i, child in enumerate(node):
-                visit(child, f"{path}.{i}")
-        elif not leaf and isinstance(node, dict):
-            for key, child in node.items():
-                visit(child, f"{path}.{key}")
-        elif isinstance(destination, list):
-            destination.append((path[1:], node))
-        else:
-            destination[path[1:]] = node
-
-    visit(tree, prefix)
+    _flatten_into(destination, tree, prefix, is_leaf)
     return destination
+
+
+# Not inside of tree_flatten: a function that calls itself by its closure is a cycle, and would keep the leaves alive.
+def _flatten_into(destination: Any, node: Any, path: str, is_leaf: IsLeaf) -> None:
+    leaf = is_leaf is not None and is_leaf(node)
+    if not leaf and isinstance(node, (list, tuple)):
+        for i, child in enumerate(node):
+            _flatten_into(destination, child, f"{path}.{i}", is_leaf)
+    elif not leaf and isinstance(node, dict):
+        for key, child in node.items():
+            _flatten_into(destination, child, f"{path}.{key}", is_leaf)
+    elif isinstance(destination, list):
+        destination.append((path[1:], node))
+    else:
+        destination[path[1:]] = node
 
 
 def tree_unflatten(tree: list[tuple[str, Any]] | dict[str, Any]) -> Any:

@@ -300,6 +300,10 @@ def test_nothing_is_kept_of_arguments_and_results():
     memory = x = None
     gc.collect()
     assert reference() is None
+    before = _graph.pending()["ops"]
+    g = mx.compile(lambda a: mx.cos(a) * 2 + mx.zeros((3,)))
+    mx.eval(g(mx.array(X)))
+    assert _graph.pending()["ops"] == before
 
 
 @pytest.mark.mlxlite_only

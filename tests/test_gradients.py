@@ -465,6 +465,50 @@ def test_second_derivatives_agree_with_finite_differences(name):
 
 
 @pytest.mark.mlxlite_only
+@pytest.mark.parametrize("name", CASES)
+def test_a_gradient_that_is_replayed_is_that_of_the_rules(name, monkeypatch):
+    case = CASES[name]
+    from mlxlite.transforms import replay
+
+    replay.clear()
+    for seed in (0, 50):
+        inputs = case.inputs("float32", seed=seed)
+        arrays, cotangent = weights(case, inputs, "float32")
+        n = len(inputs)
+        before = dict(replay.counters)
+        arguments = (function_of(case, mx, arrays[n:]), arrays[:n], [to_module(mx, cotangent * (1 + seed))])
+        _, replayed = mx.vjp(*arguments)
+        assert replay.counters["hits"] - before["hits"] == (1 if seed else 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(replay, "recall", lambda *_: None)
+            _, walked = mx.vjp(*arguments)
+        for a, b in zip(replayed, walked, strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
+
+
+@pytest.mark.mlxlite_only
+@pytest.mark.parametrize("name", CASES)
+def test_derivatives_lower_for_the_gpu(name):
+    """Plans of the derivatives and the vectorised function, simulated."""
+    from .checked_backend import checked
+
+    case = CASES[name]
+    inputs = case.inputs("float32")
+    arrays, cotangent = weights(case, inputs, "float32")
+    n = len(inputs)
+    function = function_of(case, mx, arrays[n:])
+    with checked() as plans:
+        mx.eval(mx.vjp(function, arrays[:n], [to_module(mx, cotangent)]))
+        mx.eval(mx.jvp(function, arrays[:n], arrays[:n]))
+        if case.vmap_constants:
+            axes = (0,) * n + (None,) * len(case.constants)
+            stacked = [to_module(mx, np.stack([x, x * 0.9])) for x in inputs]
+            mx.eval(mx.vmap(function_of(case, mx, []), in_axes=axes)(*stacked, *arrays[n:]))
+    assert plans
+
+
+@pytest.mark.mlxlite_only
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", ["multiply", "matmul", "softmax", "rms_norm", "layer_norm", "rope", "sdpa", "cumprod"])
 def test_gradients_of_16_bit_floats(name, dtype):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import math
+import tracemalloc
 import weakref
 from typing import Any
 
@@ -173,6 +175,10 @@ def test_vmap_takes_and_returns_as_by_mlx(name):
     same_as_mlx(MAPS[name], M, X, case=name)
 
 
+def of_tree_squared(p: Any) -> Any:
+    return (p["w"] * p["w"] * p["b"][0]).sum()
+
+
 # ---- nesting
 
 
@@ -338,6 +344,69 @@ def test_deep_graphs(transform):
     np.testing.assert_allclose(to_numpy(found), 1.00001 ** (depth // 2), rtol=1e-2)
 
 
+# ---- gradients that are replayed
+
+
+@pytest.fixture
+def replay():
+    from mlxlite.transforms import replay
+
+    replay.clear()
+    return replay
+
+
+def spent(replay: Any, call: Any) -> tuple[int, int]:
+    before = dict(replay.counters)
+    call()
+    return tuple(replay.counters[key] - before[key] for key in ("hits", "misses"))  # type: ignore[return-value]
+
+
+@pytest.mark.mlxlite_only
+def test_rules_run_once_for_graphs_that_are_alike(replay):
+    x, y = mx.array(X), mx.array(Y)
+
+    def gradient(x: Any, scale: float, low: int, eps: float, other: Any) -> Any:
+        def f(x: Any) -> Any:
+            part = mx.fast.rms_norm(x * scale + other, None, eps)[low : low + 2]
+            return (part * part * part).sum()
+
+        return to_numpy(mx.grad(f)(x))
+
+    first = gradient(x, 2.0, 0, 0.5, y)
+    assert spent(replay, lambda: gradient(x, 2.0, 0, 0.5, y)) == (1, 0)
+    # Values, numbers and constants may differ.
+    assert spent(replay, lambda: gradient(y, 3.0, 0, 0.5, x)) == (1, 0)
+    # What rules look at may not: each of these is another graph.
+    others = [(x, 2.0, 1, 0.5, y), (x, 2.0, 0, 0.25, y), (x[:2], 2.0, 0, 0.5, y[:2]), (x, 2.0, 0, 0.5, y[:1])]
+    others.append((x.astype(mx.float16), 2.0, 0, 0.5, y))
+    for k, arguments in enumerate(others):
+        assert spent(replay, lambda arguments=arguments: gradient(*arguments)) == (0, 1), k
+    again = [gradient(*arguments) for arguments in others]
+    replay.clear()
+    for found, arguments in zip(again, others, strict=True):
+        np.testing.assert_array_equal(found, gradient(*arguments))
+    np.testing.assert_array_equal(first, gradient(x, 2.0, 0, 0.5, y))
+
+
+@pytest.mark.mlxlite_only
+def test_one_constant_twice_is_not_two_constants(replay):
+    x, y, z = mx.array(X), mx.array(Y), mx.array(Y + 1)
+    f = lambda a, b: mx.grad(lambda x: (x * a * mx.sin(x * b)).sum())(x).tolist()  # noqa: E731
+    one, two = f(y, y), f(y, z)
+    replay.clear()
+    assert (f(y, z), f(y, y)) == (two, one)
+
+
+@pytest.mark.mlxlite_only
+def test_templates_are_bounded_and_hold_no_pending_ops(replay, monkeypatch):
+    ops = _graph.pending()["ops"]
+    monkeypatch.setattr(replay, "CAPACITY", 10)
+    for n in range(1, 6):
+        mx.eval(mx.grad(lambda x, n=n: functools.reduce(lambda a, _: a * x, range(n), x).sum())(mx.array(X)))
+    assert 0 < replay.counters["nodes"] <= 10
+    assert _graph.pending()["ops"] == ops
+
+
 # ---- what is left behind
 
 
@@ -366,6 +435,33 @@ def test_nothing_is_kept_after_a_gradient(evaluate):
     gc.collect()
     assert memory() is None
     assert _graph.pending()["ops"] == ops and not _graph.is_tracing()
+
+
+@pytest.mark.mlxlite_only
+def test_nothing_waits_for_the_garbage_collector():
+    model = {"w": mx.array(X), "b": [mx.array(Y)]}
+    state = [mx.array(1.0)]
+    calls = [
+        mx.value_and_grad(of_tree_squared),
+        mx.compile(of_tree_squared, inputs=state, outputs=state),
+        mx.vmap(of_tree_squared),
+        mx.grad(mx.checkpoint(of_tree_squared)),
+        mx.compile(mx.grad(lambda p: mx.checkpoint(of_tree_squared)(p))),
+    ]
+    gc.collect()
+    gc.disable()
+    try:
+        for k, call in enumerate(calls):
+            before = _graph.pending()["ops"]
+            memory: Any = X.copy().view(type("Memory", (np.ndarray,), {}))
+            reference = weakref.ref(memory)
+            model["w"] = _graph.from_numpy(memory, mx.float32)
+            mx.eval(call(model))
+            model["w"] = memory = None
+            assert reference() is None, k
+            assert _graph.pending()["ops"] == before, k
+    finally:
+        gc.enable()
 
 
 @pytest.mark.mlxlite_only
@@ -548,6 +644,31 @@ def test_checkpoint_computes_again_and_nests():
     assert_close(to_numpy(second), 2 * np.cos(X) - X * np.sin(X))
     assert_close(to_numpy(mx.vmap(mx.grad(f))(x)), np.sin(X) + X * np.cos(X))
     assert_close(to_numpy(mx.grad(lambda x: mx.vmap(f)(x).sum())(x)), np.sin(X) + X * np.cos(X))
+
+
+@pytest.mark.mlxlite_only
+def test_checkpoint_needs_less_memory():
+    def block(x: Any) -> Any:
+        for _ in range(8):
+            x = mx.sin(x) * mx.cos(x) + x
+        return x
+
+    def peak(wrap: Any) -> int:
+        def model(x: Any) -> Any:
+            for _ in range(8):
+                x = wrap(block)(x)
+            return x.sum()
+
+        x = mx.ones((1 << 14,))
+        mx.eval(x)
+        gc.collect()
+        tracemalloc.start()
+        mx.eval(mx.value_and_grad(model)(x))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(mx.checkpoint) < 0.5 * peak(lambda f: f)
 
 
 def test_stop_gradient_in_nested_transforms():

@@ -259,6 +259,12 @@ nb::list arrays_of(const std::vector<NodeRef>& nodes) {
     return arrays;
 }
 
+nb::list finished(std::vector<NodeRef> nodes) {
+    nb::list arrays;
+    for (auto& node : nodes) arrays.append(nb::steal(finish(node.release())));
+    return arrays;
+}
+
 void bind_traces(nb::module_& m) {
     nb::class_<TracedNode>(m, "TracedNode", "An op (or call) that depends on the arguments of a trace.")
         .def_ro("name", &TracedNode::name, "The primitive's name; call for a function with rules of its own.")
@@ -308,13 +314,46 @@ void bind_traces(nb::module_& m) {
             return arrays_of(record_call(info.ptr(), rules, given, made));
         });
     });
+    nb::class_<TracedGraph>(m, "TracedGraph", "What leads from the arguments of a trace to outputs.")
+        .def(
+            "take_nodes",
+            [](TracedGraph& g) {
+                nb::list nodes;
+                for (auto& node : g.nodes) nodes.append(nb::cast(std::move(node)));
+                g.nodes.clear();
+                return nodes;
+            },
+            "The nodes, producers first; they are taken out of the graph.")
+        .def(
+            "peek_nodes",
+            [](TracedGraph& g) {
+                nb::list nodes;
+                for (auto& node : g.nodes) nodes.append(nb::cast(&node, nb::rv_policy::reference));
+                return nodes;
+            },
+            "The nodes, as long as the graph has them.")
+        .def_prop_ro("outputs", [](const TracedGraph& g) { return int_tuple(g.outputs); })
+        .def_prop_ro("n_arguments", [](const TracedGraph& g) { return g.arguments.size(); })
+        .def_prop_ro("n_nodes", [](const TracedGraph& g) { return g.nodes.size(); })
+        .def_prop_ro("constant_inputs", [](const TracedGraph& g) { return int_tuple(g.constant_inputs); })
+        .def("describe",
+             [](TracedGraph& g) {
+                 std::string text = g.describe();
+                 return nb::bytes(text.data(), text.size());
+             })
+        .def("values", [](const TracedGraph& g) {
+            // All that derivatives may read: arguments, constants, and the nodes' results.
+            return translated([&] {
+                nb::list arrays = arrays_of(g.arguments);
+                for (auto& node : g.constants) arrays.append(array_of(node));
+                for (auto& traced : g.nodes) arrays.append(array_of(traced.node));
+                return arrays;
+            });
+        });
     m.def("read_trace", [](nb::list outputs, nb::list arguments, unsigned interpretation) {
         return translated([&] {
             auto of_outputs = array_nodes(outputs), of_arguments = array_nodes(arguments);
-            TracedGraph graph = read_trace(of_outputs, of_arguments, static_cast<Interpretation>(interpretation));
-            nb::list nodes;
-            for (auto& node : graph.nodes) nodes.append(nb::cast(std::move(node)));
-            return nb::make_tuple(nodes, int_tuple(graph.outputs));
+            return read_trace(of_outputs, of_arguments, static_cast<Interpretation>(interpretation));
         });
     });
     nb::class_<Template>(m, "Template", "A recorded graph that is recorded again for other arguments.")
@@ -326,12 +365,19 @@ void bind_traces(nb::module_& m) {
                  });
              })
         .def_prop_ro("size", &Template::size, "How many ops a call records.")
-        .def("__call__", [](const Template& self, nb::list arguments) {
+        .def("__call__",
+             [](const Template& self, nb::list arguments) {
+                 return translated([&] { return finished(self.record(array_nodes(arguments))); });
+             })
+        .def("of_graph", [](const Template& self, const TracedGraph& graph, nb::list more) {
+            // The same with the values of a graph for the first arguments, without making Python arrays of them.
             return translated([&] {
-                auto given = array_nodes(arguments);
-                nb::list results;
-                for (auto& node : self.record(given)) results.append(nb::steal(finish(node.release())));
-                return results;
+                std::vector<Node*> given;
+                for (auto& node : graph.arguments) given.push_back(node.get());
+                for (auto& node : graph.constants) given.push_back(node.get());
+                for (auto& traced : graph.nodes) given.push_back(traced.node.get());
+                for (nb::handle a : more) given.push_back(array_node(a));
+                return finished(self.record(given));
             });
         });
 }

@@ -62,24 +62,35 @@ Template::Template(std::span<Node* const> outputs, std::span<Node* const> argume
     };
     std::uint32_t next = 0;
     for (Node* node : arguments) {
-        arguments_.push_back(NodeRef::share(node));
+        arguments_.push_back({node->dtype, {node->shape, node->shape + node->rank}});
         set(node, next++);
     }
     for (std::size_t k = 0; k < order.size(); ++k) {
         if (!recorded[k]) continue;
         Node* op = order[k];
         for (int i = 0; i < op->n_inputs; ++i) inputs_.push_back(value_of(op->inputs[i]));
-        ops_.push_back(NodeRef::share(op));
+        add(op);
         set(op, next++);
     }
     for (Node* output : outputs) outputs_.push_back(value_of(output));
+}
+
+void Template::add(const Node* op) {
+    std::int32_t attributes = -1;
+    if (op->attributes) {
+        attributes = static_cast<std::int32_t>(attributes_.size());
+        attributes_.push_back(*op->attributes);
+    }
+    ops_.push_back({op->primitive, op->static_id, static_cast<std::uint32_t>(dims_.size()), attributes, op->n_inputs,
+                    op->rank, op->dtype, op->device});
+    dims_.insert(dims_.end(), op->shape, op->shape + op->rank);
 }
 
 std::vector<NodeRef> Template::record(std::span<Node* const> given) const {
     if (given.size() != arguments_.size())
         throw std::invalid_argument("[compile] another number of arrays than traced");
     for (std::size_t i = 0; i < given.size(); ++i)
-        if (given[i]->dtype != arguments_[i]->dtype || !std::ranges::equal(given[i]->dims(), arguments_[i]->dims()))
+        if (given[i]->dtype != arguments_[i].dtype || !std::ranges::equal(given[i]->dims(), arguments_[i].shape))
             throw std::invalid_argument("[compile] an array has another shape or dtype than was traced");
     std::vector<Node*> values(given.begin(), given.end());
     values.reserve(given.size() + ops_.size());
@@ -90,12 +101,12 @@ std::vector<NodeRef> Template::record(std::span<Node* const> given) const {
     };
     std::vector<Node*> inputs;
     const std::uint32_t* source = inputs_.data();
-    for (auto& op : ops_) {
+    for (const Op& op : ops_) {
         inputs.clear();
-        for (int i = 0; i < op->n_inputs; ++i) inputs.push_back(resolve(*source++));
-        NodeRef node(new_op(op->primitive, op->dtype, op->device, inputs, op->dims()));
-        node->static_id = op->static_id;
-        if (op->attributes) node->attributes = new Attributes(*op->attributes);
+        for (int i = 0; i < op.n_inputs; ++i) inputs.push_back(resolve(*source++));
+        NodeRef node(new_op(op.primitive, op.dtype, op.device, inputs, {dims_.data() + op.shape, op.rank}));
+        node->static_id = op.static_id;
+        if (op.attributes >= 0) node->attributes = new Attributes(attributes_[static_cast<std::size_t>(op.attributes)]);
         values.push_back(node.get());
         made.push_back(std::move(node));
     }

@@ -13,7 +13,6 @@ class Template {
     // `arguments` are abstract. Arrays that others hold too are read as they are; the ops that only this graph has are
     // recorded anew by every call, so that they can be fused, and nothing is kept in memory for them.
     Template(std::span<Node* const> outputs, std::span<Node* const> arguments);
-
     Template(const Template&) = delete;
     Template& operator=(const Template&) = delete;
 
@@ -22,9 +21,29 @@ class Template {
     std::size_t size() const { return ops_.size(); }
 
   private:
-    // Values are numbered: arguments, then ops, then arrays that are read as they are.
-    std::vector<NodeRef> arguments_, ops_, shared_;
+    struct Argument {
+        Dtype dtype;
+        std::vector<std::int64_t> shape;
+    };
+    struct Op {
+        Primitive* primitive;
+        std::uint32_t static_id;
+        std::uint32_t shape;      // where in dims_ its shape begins
+        std::int32_t attributes;  // which of attributes_, -1 for none
+        std::uint16_t n_inputs;
+        std::uint8_t rank;
+        Dtype dtype;
+        Device device;
+    };
+    void add(const Node* op);
+
+    // Values are numbered: arguments, then ops. An array that is read as it is has a number of its own kind.
+    std::vector<Argument> arguments_;
+    std::vector<Op> ops_;
+    std::vector<NodeRef> shared_;
     std::vector<std::uint32_t> inputs_;  // of all ops, one after the other
+    std::vector<std::int64_t> dims_;
+    std::vector<Attributes> attributes_;
     std::vector<std::uint32_t> outputs_;
 };
 

@@ -1,5 +1,6 @@
 #include "mlxlite/graph/trace.h"
 
+#include <bit>
 #include <memory>
 #include <stdexcept>
 #include <unordered_map>
@@ -113,6 +114,7 @@ std::vector<NodeRef> record_call(PyObject* info, unsigned rules, std::span<Node*
 TracedNode::TracedNode(TracedNode&& other) noexcept
     : node(std::move(other.node)),
       name(other.name),
+      primitive(other.primitive),
       static_id(other.static_id),
       attributes(std::move(other.attributes)),
       inputs(std::move(other.inputs)),
@@ -135,6 +137,7 @@ class Reader {
     TracedGraph read(std::span<Node* const> outputs) {
         for (Node* output : outputs) visit(output);
         for (Node* output : outputs) graph_.outputs.push_back(value_of(output));
+        for (Node* argument : arguments_) graph_.arguments.push_back(NodeRef::share(resolved(argument)));
         return std::move(graph_);
     }
 
@@ -196,6 +199,7 @@ class Reader {
         TracedNode traced;
         traced.node = NodeRef::share(node);
         traced.name = call ? "call" : node->trace & kStopsGradients ? "stop_gradient" : node->primitive->c_name;
+        traced.primitive = call ? 0 : node->primitive->id;
         traced.static_id = node->static_id;
         if (node->attributes) traced.attributes = *node->attributes;
         traced.first = values_;
@@ -233,6 +237,47 @@ class Reader {
 };
 
 }  // namespace
+
+std::string TracedGraph::describe() {
+    std::string text;
+    auto number = [&](std::int64_t value) { text.append(reinterpret_cast<const char*>(&value), sizeof value); };
+    auto kind = [&](const Node* node) {
+        number(static_cast<std::int64_t>(node->dtype) << 8 | node->rank);
+        for (std::int64_t n : node->dims()) number(n);
+    };
+    number(static_cast<std::int64_t>(arguments.size()));
+    for (auto& argument : arguments) kind(argument.get());
+    number(static_cast<std::int64_t>(outputs.size()));
+    for (int output : outputs) number(output);
+    constants.clear();
+    constant_inputs.clear();
+    std::uint32_t epoch = next_epoch();
+    for (auto& traced : nodes) {
+        if (traced.info) return {};
+        number(static_cast<std::int64_t>(traced.primitive) << 32 | traced.static_id);
+        kind(traced.node.get());
+        number(static_cast<std::int64_t>(traced.attributes.ints.size() << 32 | traced.attributes.floats.size()));
+        for (std::int64_t value : traced.attributes.ints) number(value);
+        for (double value : traced.attributes.floats) number(std::bit_cast<std::int64_t>(value));
+        number(static_cast<std::int64_t>(traced.inputs.size()));
+        for (std::size_t i = 0; i < traced.inputs.size(); ++i) {
+            if (traced.sources[i] >= 0) {
+                number(traced.sources[i]);
+                continue;
+            }
+            Node* constant = traced.inputs[i].get();
+            if (constant->epoch != epoch) {
+                constant->epoch = epoch;
+                constant->tape_index = static_cast<std::uint32_t>(constants.size());
+                constants.push_back(NodeRef::share(constant));
+            }
+            constant_inputs.push_back(static_cast<int>(constant->tape_index));
+            number(-1 - static_cast<std::int64_t>(constant->tape_index));
+            kind(constant);
+        }
+    }
+    return text;
+}
 
 TracedGraph read_trace(std::span<Node* const> outputs, std::span<Node* const> arguments,
                        Interpretation interpretation) {

@@ -7,6 +7,7 @@
 #include <Python.h>
 
 #include <span>
+#include <string>
 #include <vector>
 
 #include "mlxlite/graph/node.h"
@@ -47,6 +48,7 @@ struct TracedNode {
     NodeRef node;
     // Of the node when it was read: it may have been evaluated since.
     const char* name = "";
+    std::uint32_t primitive = 0;  // its id
     std::uint32_t static_id = 0;
     Attributes attributes;
     std::vector<NodeRef> inputs;
@@ -61,8 +63,21 @@ struct TracedNode {
 };
 
 struct TracedGraph {
-    std::vector<TracedNode> nodes;  // producers first
-    std::vector<int> outputs;       // of each output: the number of its value, -1 if it depends on no argument
+    std::vector<NodeRef> arguments;  // what the stand-ins stood for; themselves if they are abstract
+    std::vector<TracedNode> nodes;   // producers first
+    std::vector<int> outputs;        // of each output: the number of its value, -1 if it depends on no argument
+    // Filled by `describe`: the arrays that the nodes read and that depend on no argument, each once, and which of
+    // these each such input is, node after node.
+    std::vector<NodeRef> constants;
+    std::vector<int> constant_inputs;
+
+    // All that rules can see of the graph, as bytes: graphs with equal bytes have equal derivatives, but for the
+    // arrays. Empty if a call is among the nodes.
+    std::string describe();
+
+    TracedGraph() = default;
+    TracedGraph(TracedGraph&&) = default;
+    TracedGraph(const TracedGraph&) = delete;
 };
 
 // Reads the graph from `outputs` to `arguments` (stand-ins). Ops then read the arguments themselves instead.

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from .. import _graph
-from .._graph import TracedNode, array
+from .._graph import TracedGraph, TracedNode, array
 
 VJP, JVP, VMAP = 1, 2, 4  # what a graph is read for; as in trace.h
 
@@ -50,22 +50,30 @@ class Trace:
 
     def read(self, outputs: list[array], interpretation: int) -> Graph:
         """What leads from the stand-ins to the outputs."""
-        nodes, sources = _graph.read_trace(outputs, self.arguments, interpretation)
-        return Graph(nodes, sources, len(self.arguments))
+        return Graph(_graph.read_trace(outputs, self.arguments, interpretation))
 
 
 class Graph:
-    """The traced nodes, producers first. Values are numbered: the arguments, then the results of the nodes.
+    """The traced nodes. Values are numbered: the arguments, then the results of the nodes.
 
     Attributes:
-        nodes: `_graph.TracedNode`s.
+        traced: the graph in C++; None when the nodes have been taken out of it.
         outputs: the number of each output's value, -1 if it depends on no argument.
         n_arguments: how many arguments there are.
     """
 
-    __slots__ = ("n_arguments", "nodes", "outputs")
+    __slots__ = ("_nodes", "n_arguments", "outputs", "traced")
 
-    def __init__(self, nodes: list[TracedNode], outputs: tuple[int, ...], n_arguments: int):
-        self.nodes = nodes
-        self.outputs = outputs
-        self.n_arguments = n_arguments
+    def __init__(self, traced: TracedGraph):
+        self.traced: TracedGraph | None = traced
+        self.outputs = traced.outputs
+        self.n_arguments = traced.n_arguments
+        self._nodes: list[TracedNode] | None = None
+
+    @property
+    def nodes(self) -> list[TracedNode]:
+        """The nodes, producers first; a list that may be used up."""
+        if self.traced is not None:
+            self._nodes, self.traced = self.traced.take_nodes(), None
+        assert self._nodes is not None
+        return self._nodes

@@ -13,22 +13,26 @@ def rebuild(kind: type, children: list[Any]) -> Any:
     return kind(*children) if hasattr(kind, "_fields") else tuple(children) if issubclass(kind, tuple) else children
 
 
+# No function here is defined inside another and calls itself: that would be a cycle that keeps arrays until Python
+# collects garbage.
+
+
 def leaves(tree: Any) -> list[Any]:
     """The leaves in order."""
     found: list[Any] = []
-
-    def visit(node: Any) -> None:
-        if isinstance(node, (list, tuple)):
-            for child in node:
-                visit(child)
-        elif isinstance(node, dict):
-            for child in node.values():
-                visit(child)
-        else:
-            found.append(node)
-
-    visit(tree)
+    _collect(tree, found)
     return found
+
+
+def _collect(node: Any, found: list[Any]) -> None:
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            _collect(child, found)
+    elif isinstance(node, dict):
+        for child in node.values():
+            _collect(child, found)
+    else:
+        found.append(node)
 
 
 def arrays(tree: Any) -> list[array]:
@@ -73,24 +77,19 @@ def fill(tree: Any, values: list[Any]) -> None:
 
     An array that stands in a tuple, which cannot be written to, is itself made to have the value.
     """
-    rest = iter(values)
+    _fill(tree, iter(values))
 
-    def visit(node: Any, set_item: Callable[[Any], None] | None) -> None:
-        if isinstance(node, tuple):
-            for child in node:
-                visit(child, None)
-        elif isinstance(node, (list, dict)):
-            keys: Iterator[Any] = iter(range(len(node)) if isinstance(node, list) else list(node))
-            for key in keys:
-                visit(node[key], lambda value, key=key: node.__setitem__(key, value))  # type: ignore[misc]
-        elif isinstance(node, array):
-            value = next(rest)
-            if set_item is not None:
-                set_item(value)
-            else:
-                node._replace(value)
 
-    visit(tree, None)
+def _fill(node: Any, rest: Iterator[Any]) -> None:
+    keys: Any = range(len(node)) if isinstance(node, (list, tuple)) else list(node) if isinstance(node, dict) else ()
+    for key in keys:
+        child = node[key]
+        if not isinstance(child, array):
+            _fill(child, rest)
+        elif isinstance(node, tuple):
+            child._replace(next(rest))
+        else:
+            node[key] = next(rest)
 
 
 def spread_prefix(prefix: Any, tree: Any) -> list[Any]:
@@ -100,23 +99,23 @@ def spread_prefix(prefix: Any, tree: Any) -> list[Any]:
         ValueError: `prefix` is no prefix of the tree.
     """
     found: list[Any] = []
-
-    def visit(above: Any, node: Any) -> None:
-        if isinstance(above, (list, tuple)):
-            if not isinstance(node, (list, tuple)) or len(above) != len(node):
-                raise ValueError("[tree_map] Additional input tree is not a valid prefix of the first tree.")
-            for a, n in zip(above, node, strict=True):
-                visit(a, n)
-        elif isinstance(above, dict):
-            if not isinstance(node, dict) or any(key not in above for key in node):
-                raise ValueError("[tree_map] Additional input tree is not a valid prefix of the first tree.")
-            for key, n in node.items():
-                visit(above[key], n)
-        else:
-            found.extend([above] * len(leaves(node)))
-
-    visit(prefix, tree)
+    _spread(prefix, tree, found)
     return found
+
+
+def _spread(above: Any, node: Any, found: list[Any]) -> None:
+    if isinstance(above, (list, tuple)):
+        if not isinstance(node, (list, tuple)) or len(above) != len(node):
+            raise ValueError("[tree_map] Additional input tree is not a valid prefix of the first tree.")
+        for a, n in zip(above, node, strict=True):
+            _spread(a, n, found)
+    elif isinstance(above, dict):
+        if not isinstance(node, dict) or any(key not in above for key in node):
+            raise ValueError("[tree_map] Additional input tree is not a valid prefix of the first tree.")
+        for key, n in node.items():
+            _spread(above[key], n, found)
+    else:
+        found.extend([above] * len(leaves(node)))
 
 
 def structure(tree: Any, leaf: Callable[[Any], Any]) -> Any:

@@ -21,7 +21,7 @@ def push_forward(graph: Graph, tangents: list[array]) -> list[array | None]:
     kept = set(graph.outputs)
     for i, node in enumerate(graph.nodes):
         given = [flowing.get(value) for value in node.sources]
-        info = node.info
+        info = node.info if node.name == "call" else None
         if all(t is None for t in given):
             pass
         elif info is not None:

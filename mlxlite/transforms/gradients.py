@@ -12,7 +12,7 @@ from .. import _graph
 from .._graph import Dtype, TracedNode, array
 from ..core import creation
 from ..core import elementwise as ew
-from . import _trees
+from . import _trees, replay
 from ._tables import HOLOMORPHIC, VJP, missing
 from ._trace import VJP as READ_FOR_VJP
 from ._trace import Graph, Trace
@@ -21,36 +21,40 @@ Argnums = int | Sequence[int] | None
 
 
 def pull_back(graph: Graph, cotangents: list[array]) -> list[array | None]:
-    """The cotangents of a graph's arguments; None for those that no output depends on.
+    """The cotangents of a graph's arguments; None for those that no output depends on. The graph is used up."""
+    found = replay.recall(graph, cotangents, walk_back)
+    return walk_back(graph.nodes, graph.outputs, graph.n_arguments, cotangents) if found is None else found
 
-    The graph's nodes are used up, so that an intermediate result is held no longer than it is needed.
+
+def walk_back(
+    nodes: list[TracedNode], outputs: Sequence[int], n_arguments: int, cotangents: list[array]
+) -> list[array | None]:
+    """The cotangents of the first `n_arguments` values, by the rules of the nodes.
+
+    The list of nodes is used up, so that an intermediate result is held no longer than it is needed.
     """
     flowing: dict[int, array] = {}
 
-    def add(value: int, cotangent: array | None) -> None:
-        if value >= 0 and cotangent is not None:
-            before = flowing.get(value)
-            flowing[value] = cotangent if before is None else ew.add(before, cotangent)
+    def add(values: Sequence[int], found: Sequence[array | None]) -> None:
+        for value, cotangent in zip(values, found, strict=True):
+            if value >= 0 and cotangent is not None:
+                before = flowing.get(value)
+                flowing[value] = cotangent if before is None else before + cotangent
 
-    for value, cotangent in zip(graph.outputs, cotangents, strict=True):
-        add(value, cotangent)
-    while graph.nodes:
-        node = graph.nodes.pop()
-        info = node.info
-        if info is not None:
-            parts = [flowing.pop(node.first + i, None) for i in range(len(node.outputs))]
+    add(outputs, cotangents)
+    while nodes:
+        node = nodes.pop()
+        if node.name == "call":
+            results = node.outputs
+            parts = [flowing.pop(node.first + i, None) for i in range(len(results))]
             if any(part is not None for part in parts):
-                outputs = node.outputs
-                given = [creation.zeros_like(o) if c is None else c for o, c in zip(outputs, parts, strict=True)]
-                for value, result in zip(node.sources, info.vjp(node.inputs, given, outputs), strict=True):
-                    add(value, result)
+                given = [creation.zeros_like(o) if c is None else c for o, c in zip(results, parts, strict=True)]
+                add(node.sources, node.info.vjp(node.inputs, given, results))
             continue
         arrived = flowing.pop(node.first, None)
-        if arrived is None:
-            continue
-        for value, result in zip(node.sources, cotangents_of(node, arrived), strict=True):
-            add(value, result)
-    return [flowing.get(i) for i in range(graph.n_arguments)]
+        if arrived is not None:
+            add(node.sources, cotangents_of(node, arrived))
+    return [flowing.get(i) for i in range(n_arguments)]
 
 
 def cotangents_of(node: TracedNode, cotangent: array) -> Sequence[array | None]:

@@ -30,7 +30,7 @@ def vectorize(graph: Graph, arguments: list[array], batched: list[bool], size: i
         sources = node.sources
         pairs = [values[v] if v >= 0 else (a, False) for v, a in zip(sources, node.inputs, strict=True)]
         inputs, has_axis = [a for a, _ in pairs], [b for _, b in pairs]
-        info = node.info
+        info = node.info if node.name == "call" else None
         if info is not None:
             for k, result in enumerate(info.vmap(inputs, has_axis, size)):
                 values[node.first + k] = (result, True)

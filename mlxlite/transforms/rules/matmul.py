@@ -14,8 +14,12 @@ from ._common import align, unbroadcast
 HOLOMORPHIC.update(["matmul", "addmm"])
 
 
+def _transposed(a: array) -> array:
+    return a.T if a.ndim == 2 else shapes.swapaxes(a, -1, -2)
+
+
 def _cotangent_of_left(a: array, b: array, cotangent: array) -> array:
-    return unbroadcast(matmul(cotangent, shapes.swapaxes(b, -1, -2)), a.shape)
+    return unbroadcast(cotangent @ _transposed(b), a.shape)
 
 
 def _cotangent_of_right(a: array, b: array, cotangent: array) -> array:
@@ -24,7 +28,7 @@ def _cotangent_of_right(a: array, b: array, cotangent: array) -> array:
         rows = a.size // a.shape[-1] if a.shape[-1] else 0
         a = _graph.reshape(a, (rows, a.shape[-1]))
         cotangent = _graph.reshape(cotangent, (rows, cotangent.shape[-1]))
-    return unbroadcast(matmul(shapes.swapaxes(a, -1, -2), cotangent), b.shape)
+    return unbroadcast(_transposed(a) @ cotangent, b.shape)
 
 
 @vjp("matmul")
@@ -38,8 +42,8 @@ def _matmul_vjp(node: TracedNode, cotangent: array) -> list[array | None]:
 
 
 def _product_tangent(a: array, b: array, ta: array | None, tb: array | None) -> array | None:
-    left = None if ta is None else matmul(ta, b)
-    right = None if tb is None else matmul(a, tb)
+    left = None if ta is None else ta @ b
+    right = None if tb is None else a @ tb
     return left if right is None else right if left is None else ew.add(left, right)
 
 
