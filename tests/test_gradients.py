@@ -197,6 +197,65 @@ def test_second_derivatives_agree_with_finite_differences(name):
     assert abs(float(numbers(forward)) - expected) <= 1e-6 * max(1.0, abs(expected)), "forward over reverse"
 
 
+# Primitives without derivatives: what they are called with.
+NUMBERS = np.array([[[1.5, -2.0, 0.0, np.nan], [np.inf, -np.inf, 3.0, -0.5]], [[0.0, 1.0, 1.0, 2.0]] * 2], np.float32)
+INTEGERS = np.array([[[1, 2, 0, 7], [5, -3, 3, 4]], [[9, 8, 1, 1], [0, 0, 2, 6]]], np.int32)
+OF_ONE = "sign ceil floor isnan isinf isfinite isneginf isposinf logical_not"
+OF_TWO = (
+    "floor_divide equal not_equal less less_equal greater greater_equal logical_and logical_or "
+    "bitwise_and bitwise_or bitwise_xor left_shift right_shift"
+)
+WITHOUT: dict[str, tuple[np.ndarray, Callable[..., Any]]] = {}
+for _name in OF_ONE.split():
+    WITHOUT[_name] = (NUMBERS, lambda m, a, name=_name: getattr(m, name)(a))
+for _name in OF_TWO.split():
+    WITHOUT[_name] = (INTEGERS, lambda m, a, name=_name: getattr(m, name)(a, a[:1] % 3))
+WITHOUT |= {
+    "rint": (NUMBERS, lambda m, a: m.round(a)),
+    "bitwise_invert": (INTEGERS, lambda m, a: m.bitwise_invert(a)),
+    "any": (INTEGERS, lambda m, a: m.any(a, axis=0)),
+    "all": (INTEGERS, lambda m, a: m.all(a, axis=(0, 1), keepdims=True)),
+    "argmax": (INTEGERS, lambda m, a: m.argmax(a, axis=-1)),
+    "argmax, all": (INTEGERS, lambda m, a: m.argmax(a)),
+    "argmin": (INTEGERS, lambda m, a: m.argmin(a, axis=0, keepdims=True)),
+    "argmin, all": (INTEGERS, lambda m, a: m.argmin(a, keepdims=True)),
+    "argsort": (INTEGERS, lambda m, a: m.argsort(a, axis=0)),
+    "random_bits": (np.arange(4, dtype=np.uint32).reshape(2, 2), lambda m, k: m.random.randint(0, 99, (3,), key=k)),
+    "stop_gradient": (NUMBERS, lambda m, a: m.stop_gradient(a) * 2),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_vmap_of_what_has_no_derivatives(name):
+    values, call = WITHOUT[name]
+    a = to_module(mx, values)
+    found = mx.vmap(lambda a: call(mx, a))(a)
+    nested = mx.vmap(mx.vmap(lambda a: call(mx, a)))(a[None])
+    for k in range(2):
+        expected = to_numpy(call(mx, a[k]))
+        np.testing.assert_array_equal(to_numpy(found[k]), expected)
+        np.testing.assert_array_equal(to_numpy(nested[0][k]), expected)
+        assert found.dtype == call(mx, a[k]).dtype
+
+
+@pytest.mark.mlxlite_only
+def test_every_rule_of_vmap_is_tested():
+    from mlxlite.transforms._tables import VMAP
+
+    assert set(VMAP) <= {case.primitive for case in CASES.values()} | WITHOUT.keys()
+
+
+@pytest.mark.mlxlite_only
+@pytest.mark.parametrize("name", [n for n in WITHOUT if n not in ("random_bits", "stop_gradient")])
+def test_nothing_flows_through_what_has_no_derivatives(name):
+    values, call = WITHOUT[name]
+    a = to_module(mx, values)
+    out, (cotangent,) = mx.vjp(lambda a: call(mx, a), [a], [mx.ones(call(mx, a).shape)])
+    assert cotangent.shape == a.shape and not to_numpy(cotangent).any()
+    _, (tangent,) = mx.jvp(lambda a: call(mx, a), [a], [mx.ones_like(a)])
+    assert tangent.shape == out[0].shape and not to_numpy(tangent).any()
+
+
 @pytest.mark.mlxlite_only
 @pytest.mark.parametrize("name", CASES)
 def test_a_gradient_that_is_replayed_is_that_of_the_rules(name, monkeypatch):

@@ -37,6 +37,17 @@ def _array_program(x: Any, w: Any) -> Any:
     return x
 
 
+def _network(mx: Any) -> Any:
+    """The loss of ten layers, 31 ops."""
+
+    def loss(w: Any, x: Any) -> Any:
+        for _ in range(10):
+            x = mx.tanh(x @ w + 1)
+        return x.sum()
+
+    return loss
+
+
 def _arrays(mx: Any) -> dict[str, tuple[float, str]]:
     a, b = mx.ones((64,)), mx.ones((64,))
     one = mx.ones((1,))
@@ -60,6 +71,13 @@ def _arrays(mx: Any) -> dict[str, tuple[float, str]]:
     mx.eval(inputs)
     rows = itertools.cycle(inputs)
     out["192-op program, a new shape each call"] = (median_us(lambda: mx.eval(_array_program(next(rows), w)), 18), "us")
+    weight = mx.ones((8, 8))
+    rows_of_x = mx.ones((4, 8))
+    mx.eval(weight, rows_of_x)
+    gradient = mx.value_and_grad(_network(mx))
+    compiled = mx.compile(gradient)
+    out["record value_and_grad of 31 ops"] = (median_us(lambda: gradient(weight, rows_of_x), 101), "us")
+    out["record it, compiled"] = (median_us(lambda: compiled(weight, rows_of_x), 101), "us")
     return out
 
 
