@@ -166,6 +166,14 @@ def test_one_constant_twice_is_not_two_constants(replay):
 
 
 @pytest.mark.mlxlite_only
+def test_outputs_that_depend_on_nothing_may_change_their_shape(replay):
+    x = mx.array(X)
+    for n in (3, 4):
+        _, (found,) = mx.vjp(lambda x, n=n: (mx.ones((n,)), x * 2), [x], [mx.ones((n,)), x])
+        assert found.tolist() == [2, 4, 6]
+
+
+@pytest.mark.mlxlite_only
 def test_templates_are_bounded_and_hold_no_pending_ops(replay, monkeypatch):
     ops = _graph.pending()["ops"]
     monkeypatch.setattr(replay, "CAPACITY", 10)

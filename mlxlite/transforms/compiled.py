@@ -67,6 +67,7 @@ def _trace(
     state = _trees.some_arrays(inputs)
     values = [_graph.astype(a, a.dtype) for a in state]  # of objects that tracing may change in place
     everything = given + values
+    before = _trees.some_arrays(outputs)
     with Trace() as trace:
         traced = trace.abstract([a.shape for a in everything], [a.dtype for a in everything])
         traced_args, traced_kwargs = _trees.replace_arrays(call, traced[: len(given)])
@@ -75,6 +76,10 @@ def _trace(
             result = fun(*traced_args, **traced_kwargs)
             found = _trees.some_arrays(result)
             template = Template([*found, *_trees.some_arrays(outputs)], trace.arguments)
+        except BaseException:
+            if len(_trees.some_arrays(outputs)) == len(before):
+                _trees.fill(outputs, list(before))  # what the function has put there has no value
+            raise
         finally:
             _restore(inputs, traced[len(given) :], state, values)
     return _Compiled(template, _trees.map_leaves(_forget, result), len(found))

@@ -66,7 +66,8 @@ def recall(graph: Graph, cotangents: list[array], walk_back: WalkBack) -> list[a
     description = traced.describe()
     if not description:
         return None
-    key = (description, tuple([c.dtype.name for c in cotangents]), _graph.default_device().type.name)
+    of_cotangents = tuple([(c.shape, c.dtype.name) for c in cotangents])
+    key = (description, of_cotangents, _graph.default_device().type.name)
     found = _derivatives.get(key)
     if found is None:
         counters["misses"] += 1
