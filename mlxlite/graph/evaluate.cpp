@@ -149,10 +149,12 @@ void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::
     std::vector<NodeRef> outputs;  // detaching one output may otherwise free the next
     for (auto index : tape.outputs) outputs.push_back(NodeRef::share(tape.entries[index].node));
     for (auto& output : outputs) {
-        if (tracing() && output->trace & kDependent)
+        if (tracing() && output->trace & kDependent) {
             keep_graph(output.get());
-        else
-            detach_inputs(output.get());
+            continue;
+        }
+        output->trace &= static_cast<std::uint8_t>(~kDependent);  // of a trace that has ended
+        detach_inputs(output.get());
     }
     watch.mark(Step::done);
     watch.evaluated(device, plan, hit, tape, evictions);
