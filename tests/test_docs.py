@@ -64,6 +64,8 @@ def test_every_topic_and_part_is_explained() -> None:
     text = examples.DOCUMENT.read_text()
     for name in (*log.TOPICS, *profile.HOST_PARTS):
         assert re.search(rf"`(mlxlite\.)?{name}`", text), name
+
+
 def test_the_table_of_rules_is_current() -> None:
     from tools import coverage
 

@@ -36,27 +36,6 @@ def value_and_grad(model: Module, fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def checkpoint(module: Module, fn: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """A function that is computed again for its gradients instead of keeping what it computed: time for memory.
-
-    Args:
-        module: gradients are with respect to its trainable parameters too.
-        fn: calls the module; the module itself for None.
-
-    Raises:
-        NotImplementedError: mlxlite.core has no `checkpoint`.
-    """
-    if not hasattr(mx, "checkpoint"):
-        raise NotImplementedError("[checkpoint] mlxlite.core has no checkpoint yet: call the module itself.")
-    function = module if fn is None else fn
-
-    def with_parameters(parameters: dict, *args: Any, **kwargs: Any) -> Any:
-        module.update(parameters)
-        return function(*args, **kwargs)
-
-    again = mx.checkpoint(with_parameters)
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        return again(module.trainable_parameters(), *args, **kwargs)
     """`mx.checkpoint` of a function that calls a module: its gradients reach the module's trainable parameters too.
 
     Args:
