@@ -103,6 +103,16 @@ def test_damaged_entries_are_rebuilt(cache, damage):
     assert compiler.counters["disk_hits"] == 1
 
 
+def test_a_kernel_depends_on_the_headers_that_it_includes():
+    assert compiler._included('#include "attention_mma.cuh"\n') >= {
+        "attention.cuh",
+        "mma.cuh",
+        "chunk.cuh",
+        "prelude.cuh",
+    }
+    assert compiler._included(SOURCE) == {"math.cuh", "prelude.cuh"} and compiler._included("int k;") == set()
+
+
 @needs_nvrtc
 def test_cache_that_cannot_be_written(cache, monkeypatch):
     blocker = cache / "file"

@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
@@ -113,9 +114,23 @@ def headers() -> dict[str, str]:
     return {p.name: p.read_text() for p in sorted(Path(__file__).parent.glob("*.cuh"))}
 
 
+_INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
+
+
 @functools.cache
-def _headers_digest() -> bytes:
-    return hashlib.sha256(repr(sorted(headers().items())).encode()).digest()
+def _with_included(name: str) -> frozenset[str]:
+    """A header, and those that it includes."""
+    return _included(headers()[name]) | {name}
+
+
+def _included(text: str) -> frozenset[str]:
+    known = [name for name in _INCLUDE.findall(text) if name in headers()]
+    return frozenset().union(*map(_with_included, known))
+
+
+@functools.cache
+def _headers_digest(names: frozenset[str]) -> bytes:
+    return hashlib.sha256(repr([(name, headers()[name]) for name in sorted(names)]).encode()).digest()
 
 
 def cache_directory() -> Path:
@@ -125,7 +140,7 @@ def cache_directory() -> Path:
 
 
 def _cache_key(source: str, arch: str, options: Sequence[str], version: tuple[int, int]) -> str:
-    digest = hashlib.sha256(_headers_digest())
+    digest = hashlib.sha256(_headers_digest(_included(source)))
     for part in (source, arch, "\0".join(options), repr(version)):
         digest.update(len(part).to_bytes(8, "little") + part.encode())
     return digest.hexdigest()
