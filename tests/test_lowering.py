@@ -218,3 +218,37 @@ def test_reductions_before_an_update_in_place(plans: list[Plan]) -> None:
     a[1:2] = 5
     mx.eval(total, a)
     assert a[1, 0].item() == 5
+
+
+def test_small_groups_are_computed_again_where_they_are_broadcast(plans: list[Plan]) -> None:
+    a, row, column = normal(4, 9), normal(9, seed=1), normal(4, 1, seed=2)
+    mx.eval(a * mx.exp(row * 2) + mx.sqrt(mx.abs(column)) - row.sum() * 0.5)
+    assert sorted(len(node.covers) for node in plans[-1].nodes) == [1, 8], labels(plans[-1])
+
+
+def test_groups_that_are_asked_for_or_read_twice_stay(plans: list[Plan]) -> None:
+    a, row = normal(4, 9), normal(9, seed=1)
+    e = mx.exp(row)
+    mx.eval(a * e, e)
+    assert len(plans[-1].nodes) == 2
+    mx.eval((lambda e: [mx.softmax(e, axis=-1), a * e])(mx.exp(row)))
+    assert len(plans[-1].nodes) == 3
+
+
+def test_a_group_that_waits_for_a_sum_takes_what_does_not(plans: list[Plan]) -> None:
+    a = normal(4, 9)
+    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True) * 0.01)(a * 2 + 1))
+    assert len(plans[-1].nodes) == 3
+    mx.eval(mx.exp(a) * a.sum(axis=-1, keepdims=True))
+    assert len(plans[-1].nodes) == 2
+
+
+def test_a_group_is_not_moved_behind_an_update_of_what_it_reads(plans: list[Plan]) -> None:
+    a = normal(6) * 1
+    mx.eval(a)
+    before = mx.exp(a)
+    a[1:3] = 7
+    result = before + mx.softmax(a, axis=-1)
+    del before
+    mx.eval(result, a)
+    assert a.tolist()[1:3] == [7, 7]

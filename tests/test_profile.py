@@ -212,9 +212,10 @@ def test_profiles_begin_and_end_while_other_threads_evaluate(cpu: None) -> None:
     stop = threading.Event()
     failed: list[BaseException] = []
 
+    a = mx.full((3,), 2.0)
+    mx.eval(a)
+
     def evaluate(function: Any, expected: float) -> None:
-        a = mx.full((3,), 2.0)
-        mx.eval(a)
         try:
             while not stop.is_set():
                 assert function(a).sum().item() == expected

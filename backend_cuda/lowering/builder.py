@@ -80,8 +80,9 @@ class Builder:
         return Plan(self.table, self.tape.n_sizes, self.tape.n_scalars, self.nodes, edges, outputs, slots)
 
     def _merge(self, units: list[Unit], unit_of: dict[int, int]) -> None:
-        from . import reduce, row_product
+        from . import elementwise, reduce, row_product
 
+        elementwise.fuse(self, units, unit_of)
         row_product.fuse(self, units, unit_of)
         reduce.fuse(self, units, unit_of)
 

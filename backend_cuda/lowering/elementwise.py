@@ -10,9 +10,12 @@ from ..kernels.codegen import Access, Instruction
 from ..kernels.codegen import Operand as KernelOperand
 from ..kernels.codegen import Output as KernelOutput
 from ..kernels.kernel import KernelSource
+from .analysis import MAX_GROUP_OPERANDS, MAX_GROUP_OPS, Unit
 from .builder import Builder, Operand
 from .plan import Dims, View, row_major
 from .sym import Sym
+
+MAX_REPEATED_OPS = 8  # of a group that is computed again for each element it is broadcast to
 
 
 @functools.lru_cache(maxsize=4096)
@@ -60,12 +63,59 @@ def access_of(b: Builder, strides: Sequence[Sym], dims: Sequence[Sym]) -> Access
     return tuple(s.const if s.const in (0, 1) else None for s in strides)
 
 
+def fuse(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
+    """Merge small elementwise groups into the one group that reads them, whatever the dims: they are computed again for
+    each element that they are broadcast to, which costs less than a kernel and a round trip through memory."""
+    nodes = b.tape_nodes
+    for source, unit in enumerate(units):
+        if not unit.elementwise or not 1 <= len(unit.members) <= MAX_REPEATED_OPS:
+            continue
+        inside = set(unit.members)
+        readers = {c for m in unit.members for c in b.analysis.consumers[m]} - inside
+        targets = {unit_of.get(c) for c in readers}
+        if len(targets) != 1 or None in targets or any(nodes[m].is_output for m in unit.members):
+            continue
+        (target,) = targets
+        assert target is not None
+        into = units[target]
+        # Positions are counted in the dims of a group.
+        if not into.elementwise or any(nodes[m].name == "arange" for m in unit.members):
+            continue
+        members = sorted(inside | set(into.members))
+        arrays = {j for m in members for j in nodes[m].inputs if nodes[j].role != "scalar"} - set(members)
+        if len(members) > MAX_GROUP_OPS or len(arrays) > MAX_GROUP_OPERANDS:
+            continue
+        # Who waits for the group's reads, to overwrite what it reads, would wait for the other group as well.
+        waiting = [k for k, u in enumerate(units) if source in u.after and k != target]
+        if any(_comes_after(units, target, k) for k in waiting):
+            continue
+        into.members, into.after = members, (into.after | unit.after) - {source, target}
+        unit.members, unit.after = [], set()
+        for m in inside:
+            unit_of[m] = target
+        for k in waiting:
+            units[k].after = (units[k].after - {source}) | {target}
+
+
+def _comes_after(units: list[Unit], late: int, early: int) -> bool:
+    """Whether a unit must come after another."""
+    seen, stack = set(), [late]
+    while stack:
+        u = stack.pop()
+        if u == early:
+            return True
+        if u not in seen:
+            seen.add(u)
+            stack.extend(units[u].after)
+    return False
+
+
 def lower_group(b: Builder, members: Sequence[int]) -> None:
-    """Emit one kernel for elementwise nodes of equal dims."""
+    """Emit one kernel for elementwise nodes; the last has the dims of the loops, others may be broadcast to them."""
     inside = set(members)
-    dims = b.dims(members[0])
+    dims = b.dims(members[-1])
     written = [m for m in members if b.tape_nodes[m].is_output or set(b.analysis.consumers[m]) - inside]
-    if b.analysis.is_empty(members[0]):
+    if b.analysis.is_empty(members[-1]):
         for m in written:
             b.result(m)
         return

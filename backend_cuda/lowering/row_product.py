@@ -170,7 +170,7 @@ class _Finder:
             return None
         (unit,) = units
         members = self.units[unit].members
-        if not self.units[unit].elementwise or self.b.dims(members[0]) != self.b.dims(p.node):
+        if not self.units[unit].elementwise or self.b.dims(members[-1]) != self.b.dims(p.node):
             return None
         return unit
 
