@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <mutex>
 #include <stdexcept>
 
@@ -99,6 +100,28 @@ void run_on_device(const BackendApi* api, PyObject* plan, const Tape& tape) {
     }
 }
 
+// A tape whose vectors have grown to what evaluations need. Several only where a backend's callback evaluates arrays.
+struct TapeLoan {
+    std::unique_ptr<Tape> tape;
+    TapeLoan() {
+        if (spare().empty()) spare().push_back(std::make_unique<Tape>());
+        tape = std::move(spare().back());
+        spare().pop_back();
+    }
+    ~TapeLoan() {
+        tape->clear();
+        spare().push_back(std::move(tape));
+    }
+    TapeLoan(const TapeLoan&) = delete;
+    TapeLoan& operator=(const TapeLoan&) = delete;
+
+  private:
+    static std::vector<std::unique_ptr<Tape>>& spare() {  // under the evaluation lock
+        static auto* tapes = new std::vector<std::unique_ptr<Tape>>;
+        return *tapes;
+    }
+};
+
 void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::int64_t start) {
     Device device = ops.front()->device;
     Watch watch(start);
@@ -108,7 +131,8 @@ void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::
         for (int i = 0; i < op->n_inputs; ++i)
             if (Node* input = op->inputs[i]; input->role == Role::leaf) move_to(input, device);
     watch.mark(Step::moved);
-    Tape tape;
+    TapeLoan loan;
+    Tape& tape = *loan.tape;
     tape.device = device;
     build_tape(tape, ops, roots);
     watch.mark(Step::walked);
