@@ -17,6 +17,23 @@ struct MmaShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_> {
     static constexpr int kSharedBytes = MmaShape::shared_bytes(MmaShape::kWarps * kStages * kTileChunks * 16);
 };
 
+// Starts copying rows of kChunks chunks into a tile, zeros for those from `end` on; by a warp.
+template <int kRows, int kChunks, class T>
+DEVICE void fetch_tile(uint4* to, const T* from, i64 stride, i64 first, i64 end, bool aligned) {
+#pragma unroll
+    for (int c = threadIdx.x % 32; c < kRows * kChunks; c += 32) {
+        const int row = c / kChunks, column = c % kChunks;
+        const bool wanted = first + row < end;
+        const T* place = from + (wanted ? first + row : 0) * stride + column * 8;
+        uint4* slot = to + row * (kChunks + 1) + column;
+        if (aligned) {
+            copy_async<true>(slot, place, wanted);
+        } else {
+            *slot = load_elements(place, wanted ? 8 : 0).raw;
+        }
+    }
+}
+
 // The same as decode_part. Weights are rounded to T where they multiply the values.
 template <class S, class Query, class Adjust>
 DEVICE DecodePart<S> decode_part_mma(uint4* shared, Query query, float scale, const typename S::T* k, i64 k_stride,
@@ -27,25 +44,12 @@ DEVICE DecodePart<S> decode_part_mma(uint4* shared, Query query, float scale, co
     uint4* ring = shared + warp * kStages * S::kTileChunks;
     const bool aligned = is_chunk_aligned(k, k_stride) && is_chunk_aligned(v, v_stride);
 
-    auto fetch_rows = [&]<int kChunks>(uint4* to, const T* from, i64 stride, i64 first) {
-#pragma unroll
-        for (int c = lane; c < S::kKeys * kChunks; c += 32) {
-            const int row = c / kChunks, column = c % kChunks;
-            const bool wanted = first + row < end;
-            const T* place = from + (wanted ? first + row : 0) * stride + column * 8;
-            uint4* slot = to + row * (kChunks + 1) + column;
-            if (aligned) {
-                copy_async<true>(slot, place, wanted);
-            } else {
-                *slot = load_elements(place, wanted ? 8 : 0).raw;
-            }
-        }
-    };
     auto first_key = [&](i64 step) { return begin + (step * S::kWarps + warp) * S::kKeys; };
     auto fetch = [&](i64 step, int stage) {
         uint4* to = ring + stage * S::kTileChunks;
-        fetch_rows.template operator()<S::kKeyChunks>(to, k, k_stride, first_key(step));
-        fetch_rows.template operator()<S::kValueChunks>(to + S::kKeys * S::kKeyStride, v, v_stride, first_key(step));
+        const i64 first = first_key(step);
+        fetch_tile<S::kKeys, S::kKeyChunks>(to, k, k_stride, first, end, aligned);
+        fetch_tile<S::kKeys, S::kValueChunks>(to + S::kKeys * S::kKeyStride, v, v_stride, first, end, aligned);
         end_copy_group();
     };
 #pragma unroll 1
