@@ -58,7 +58,7 @@ def _measure(suite: str, peer: str, limit: float) -> dict[str, Any]:
     return json.loads(lines[-1].removeprefix("RESULT "))
 
 
-def _ratio(mine: float, other: float, unit: str) -> float:
+def ratio(mine: float, other: float, unit: str) -> float:
     """How many times better than the other: above 1 is better."""
     return mine / other if unit in RATES else other / mine
 
@@ -79,7 +79,7 @@ def _table(results: dict[str, dict[str, Any]]) -> str:
             value, unit = figure
             text = f"{value:.4g} {unit}"
             if mine and peer != "mlxlite":
-                text += f" ({_ratio(mine[0], value, unit):.2f}x)"
+                text += f" ({ratio(mine[0], value, unit):.2f}x)"
             row += f"{text:>26}"
         lines.append(row)
     for peer in peers:
@@ -106,7 +106,7 @@ def _plot(suite: str, results: dict[str, dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(cases) * max(1, len(peers)) + 1.2), layout="constrained")
     height = 0.8 / max(1, len(peers))
     for k, peer in enumerate(peers):
-        values = [_ratio(mine[c][0], results[peer][c][0], mine[c][1]) if c in results[peer] else 0 for c in cases]
+        values = [ratio(mine[c][0], results[peer][c][0], mine[c][1]) if c in results[peer] else 0 for c in cases]
         bars = axes.barh([i + k * height for i in range(len(cases))], values, height, label=f"times faster than {peer}")
         axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)

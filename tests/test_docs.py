@@ -91,3 +91,11 @@ def test_every_extra_is_explained() -> None:
         for requirement in requirements:
             name = re.split(r"[<>=]", requirement)[0]
             assert f"`{name}`" in text, name
+
+
+def test_the_figures_are_those_that_were_saved() -> None:
+    from tools import figures
+
+    text = figures.README.read_text()
+    assert figures.table() in text and figures.with_table(text) == text, "run python tools/figures.py --write"
+    assert "H100 80GB HBM3" in figures.machine()

@@ -15,10 +15,8 @@ from tests.random_programs import RandomProgram
 
 
 @pytest.fixture
-def plans(device: str) -> Iterator[list[Plan]]:
+def plans() -> Iterator[list[Plan]]:
     """The plans that were lowered and checked."""
-    if device != "cpu":
-        pytest.skip("plans are simulated on the CPU")
     with checked() as found:
         yield found
 
