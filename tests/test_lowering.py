@@ -250,3 +250,20 @@ def test_a_group_is_not_moved_behind_an_update_of_what_it_reads(plans: list[Plan
     del before
     mx.eval(result, a)
     assert a.tolist()[1:3] == [7, 7]
+
+
+@pytest.mark.parametrize("shape, order", [((40, 33), (1, 0)), ((3, 20, 17), (2, 0, 1)), ((2, 18, 3, 40), (0, 3, 2, 1))])
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "complex64"])
+def test_transposes_go_through_shared_memory(plans: list[Plan], shape: Any, order: Any, dtype: str) -> None:
+    a = mx.array(np.arange(np.prod(shape)).reshape(shape) % 200).astype(getattr(mx, dtype))
+    mx.eval(a)
+    mx.eval(mx.contiguous(a.transpose(order)), mx.contiguous(a.transpose(order)[..., ::2]))
+    names = [n.source.name for n in plans[-1].nodes if isinstance(n, KernelNode) and n.source is not None]
+    assert names[0].startswith("transpose"), names
+
+
+def test_short_rows_are_copied_element_by_element(plans: list[Plan]) -> None:
+    a = normal(40, 3)
+    mx.eval(mx.contiguous(a.T), mx.contiguous(normal(40, 30)[:, ::3]))
+    names = [n.source.name for n in plans[-1].nodes if isinstance(n, KernelNode) and n.source is not None]
+    assert not any(name.startswith("transpose") for name in names), names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
+from ..kernels import copy
 from ..kernels import elementwise as kernels
 from ..kernels.codegen import Access, Instruction
 from ..kernels.codegen import Operand as KernelOperand
@@ -15,6 +16,8 @@ from .builder import Builder, Operand
 from .plan import Dims, View, row_major
 from .sym import Sym
 
+# Of a dim that is adjacent in memory: shorter ones leave a tile of shared memory mostly empty.
+SHORTEST_TRANSPOSED = 16
 MAX_REPEATED_OPS = 8  # of a group that is computed again for each element it is broadcast to
 
 
@@ -227,8 +230,36 @@ class ProgramWriter:
         return "contiguous" if access == "scalar" else access  # one element
 
 
+@functools.lru_cache(maxsize=64)
+def _transpose(itemsize: int, n_batch_dims: int) -> KernelSource:
+    return copy.generate_transpose(itemsize, n_batch_dims)
+
+
+def _emit_transpose(b: Builder, source: View, target: View) -> bool:
+    """A copy through shared memory, if the two are adjacent along different dims that are long enough for it."""
+    dims, (reads, writes) = collapse(b, target.dims, [broadcast_strides(b, source, target.dims), list(target.strides)])
+    row = next((d for d, s in enumerate(reads) if s == 1), None)
+    column = next((d for d, s in enumerate(writes) if s == 1), None)
+    if row is None or column is None or row == column:
+        return False
+    if any(b.table.value(dims[d]) < SHORTEST_TRANSPOSED for d in (row, column)):
+        return False
+    order = [d for d in range(len(dims)) if d not in (row, column)] + [row, column]
+    b.kernel(
+        _transpose(target.itemsize, len(order) - 2),
+        [dims[d] for d in order],
+        [Operand(source, [reads[d] for d in order])],
+        [Operand(target, [writes[d] for d in order])],
+        label="copy",
+        copies=[(source, target)],
+    )
+    return True
+
+
 def emit_copy(b: Builder, source: View, target: View) -> None:
     """A kernel that copies, of equal dims or broadcasting."""
+    if _emit_transpose(b, source, target):
+        return
     writer = ProgramWriter(b, target.dims)
     register = writer.load(source)
     writer.emit([(target, register)], label="copy", copies=[(source, target)])
