@@ -55,6 +55,8 @@ class _Nvrtc:
     """The functions of libnvrtc used here. They may be called from several threads."""
 
     def __init__(self, path: str) -> None:
+        # It opens its builtins by name when it compiles: releases such as 13.0 do not look beside themselves for them.
+        self._builtins = [ctypes.CDLL(str(p)) for p in sorted(Path(path).parent.glob("libnvrtc-builtins.so.*"))[-1:]]
         self.library = ctypes.CDLL(path)
         self.path = path
         self.library.nvrtcGetErrorString.restype = ctypes.c_char_p
