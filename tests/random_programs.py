@@ -32,7 +32,7 @@ class RandomProgram:
         if "reduce" in families:
             self.steps += [self._reduce, self._softmax, self._scan]
         if "matmul" in families:
-            self.steps += [self._matmul, self._addmm]
+            self.steps += [self._matmul, self._addmm, self._row_products, self._row_products]
         if "indexing" in families:
             self.steps += [self._update, self._update, self._take, self._at]
         if "sort" in families:
@@ -185,6 +185,42 @@ class RandomProgram:
         n = self.random.choice((1, 5))
         b = self._leaf((a.shape[-1], n)).astype(self.mx.float32)
         return self.mx.addmm(self._leaf((n,)).astype(self.mx.float32), a, b, 0.5, self.random.choice((1.0, 2.0)))
+
+    def _weight(self, n: int, k: int) -> Any:
+        """A matrix whose rows are contiguous, for x @ w.T."""
+        return self.mx.array(self.numbers.normal(size=(n, k)).astype(np.float32) * 0.3)
+
+    def _row_products(self) -> Any:
+        """A row, normalised or not, times some weights; with what a model does to such products."""
+        mx, choose = self.mx, self.random.choice
+        a = self._float()
+        if not 1 < a.size <= 96:
+            return None
+        x = a.reshape(choose(((1, a.size), (1, 1, a.size))))
+        if self.random.random() < 0.5:
+            x = mx.fast.rms_norm(x, self._leaf((a.size,)).astype(mx.float32), 1e-5)
+        heads, features = choose((1, 2, 3)), choose((2, 6, 8))
+        n = heads * features
+        kind = self.random.randrange(5)
+        if kind == 0:
+            gate = x @ self._weight(n, a.size).T
+            return mx.tanh(gate * mx.sigmoid(gate) * (x @ self._weight(n, a.size).T))
+        if kind == 1:
+            return self._leaf((n,)).astype(mx.float32) * 0.5 + x @ self._weight(n, a.size).T
+        if kind == 2:
+            return mx.addmm(self._leaf((n,)).astype(mx.float32), x, self._weight(n, a.size).T)
+        cache = self._leaf((1, heads, 4, features)).astype(mx.float32) * 1
+        at = self.random.randrange(4)
+        turned = choose([d for d in (2, 4, 6, 8) if d <= features])
+        for k in range(2):
+            row = (x @ self._weight(n, a.size).T).reshape(1, 1, heads, features).transpose(0, 2, 1, 3)
+            if k == 0 or kind == 3:
+                row = mx.fast.rope(row, turned, traditional=kind == 3, base=100.0, scale=1.0, offset=at)
+            if k == 0:
+                cache[:, :, at : at + 1] = row
+            else:
+                cache = cache + row
+        return cache
 
     def _update(self) -> Any:
         a = self._pick()
