@@ -1,6 +1,6 @@
 """Runs benchmark suites on mlxlite and its peers, prints the ratios, and saves figures and plots.
 
-    python benchmarks/run.py overhead array attention llm
+    python benchmarks/run.py overhead array attention llm train
 
 Every peer runs in a process of its own, one after the other on the same machine. A peer that is not installed is left
 out, and said to be.
@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-SUITES = ("overhead", "array", "attention", "llm")
+SUITES = ("overhead", "array", "attention", "llm", "train")
 RATES = ("TB/s", "TFLOP/s", "tok/s")
 
 
