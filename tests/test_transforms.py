@@ -472,3 +472,41 @@ def test_value_is_lazy_and_right():
     value, gradient = mx.value_and_grad(lambda x: mx.sin(x).sum())(mx.array(X))
     assert value.item() == pytest.approx(math.fsum(np.sin(X.astype(np.float64))), rel=1e-6)
     assert_close(to_numpy(gradient), np.cos(X))
+
+
+def test_parts_of_one_array_meet_in_one_array():
+    """Slices, gathered rows and chosen elements: one array for the gradient, and not one for each."""
+    a = mx.arange(24, dtype=mx.float32).reshape(4, 6)
+    rows, columns = mx.array([0, 2, 0]), mx.array([[-1], [0], [5], [2]])
+
+    def f(a):
+        left, middle, right = mx.split(a, 3, axis=1)
+        parts = (left * 2).sum() + (middle * 3).sum() + (right * 5).sum()
+        return parts + (a[rows] * 7).sum() + (mx.take_along_axis(a, columns, axis=1) * 11).sum() + (a * a).sum()
+
+    expected = np.tile(np.repeat([2.0, 3.0, 5.0], 2), (4, 1)) + 2 * np.arange(24).reshape(4, 6)
+    np.add.at(expected, [0, 2, 0], 7.0)
+    expected[np.arange(4), [5, 0, 5, 2]] += 11
+    for _ in range(2):  # by the rules, and replayed
+        np.testing.assert_allclose(np.array(mx.grad(f)(a)), expected)
+
+
+@pytest.mark.mlxlite_only
+def test_the_gradient_of_a_split_has_one_array_of_zeros():
+    a = mx.ones((4, 6))
+    gradient = mx.grad(lambda a: sum((k * part).sum() for k, part in enumerate(mx.split(a, 3, axis=1), 1)))(a)
+    labels = [node.label for node in mx.explain(gradient, device=mx.cpu).nodes]
+    assert labels.count("slice_update") == 3 and labels.count("add") == 0, labels
+    zeros = [n for n in mx.explain(gradient, device=mx.cpu).nodes if n.label == "full" and "(4, 6)" in str(n.ops)]
+    assert len(zeros) == 1, labels
+
+
+@pytest.mark.mlxlite_only
+def test_a_cross_entropy_has_no_zeros_of_the_size_of_the_logits():
+    logits, targets = mx.random.normal((5, 40)), mx.array([3, 0, 39, 7, 7])
+
+    def loss(logits):
+        return (mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]).sum()
+
+    labels = [node.label for node in mx.explain(mx.grad(loss)(logits), device=mx.cpu).nodes]
+    assert "put_along_axis" not in labels

@@ -4,6 +4,9 @@ The rules of a family stand in `rules/<family>.py`. They are made of ordinary la
 be transformed again.
 
 * `vjp`: `rule(node, cotangent)` gives the cotangent of each input, None for one that has none.
+* `picks`: for a primitive whose results are elements of its first input, `rule(node, before, cotangent)` gives the
+  cotangent of that input: what has reached it from elsewhere, `before`, with this one added where it was picked; None
+  stands for zeros. It is the vjp too. So parts of one array are put together in one array, and not in one each.
 * `jvp`: `rule(node, tangents)` gives the tangent of the output. A tangent is None where it is zero; not all of them
   are. A primitive without such a rule gets its tangent from its vjp.
 * `vmap`: `rule(node, inputs, batched, size)`: the inputs of which `batched` is true have a new first axis of that size,
@@ -23,6 +26,7 @@ from .._graph import TracedNode, array
 Cotangents = Sequence["array | None"]
 Rule = Callable[..., Any]
 
+PICKS: dict[str, Callable[[TracedNode, array | None, array], array]] = {}
 VJP: dict[str, Callable[[TracedNode, array], Cotangents]] = {}
 JVP: dict[str, Callable[[TracedNode, list[array | None]], array | None]] = {}
 VMAP: dict[str, Callable[[TracedNode, list[array], list[bool], int], array]] = {}
@@ -50,6 +54,20 @@ def _registers(table: dict[str, Any]) -> Callable[..., Callable[[Rule], Rule]]:
 
 
 vjp = _registers(VJP)
+_picks = _registers(PICKS)
+
+
+def picks(*names: str) -> Callable[[Rule], Rule]:
+    """Declare a `picks` rule."""
+
+    def register(rule: Rule) -> Rule:
+        _picks(*names)(rule)
+        vjp(*names)(lambda node, cotangent: [rule(node, None, cotangent), *[None] * (len(node.sources) - 1)])
+        return rule
+
+    return register
+
+
 jvp = _registers(JVP)
 vmap = _registers(VMAP)
 

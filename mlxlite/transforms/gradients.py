@@ -13,7 +13,7 @@ from .._graph import Dtype, TracedNode, array
 from ..core import creation
 from ..core import elementwise as ew
 from . import _trees, replay
-from ._tables import HOLOMORPHIC, VJP, missing
+from ._tables import HOLOMORPHIC, PICKS, VJP, missing
 from ._trace import VJP as READ_FOR_VJP
 from ._trace import Graph, Trace
 
@@ -52,7 +52,13 @@ def walk_back(
                 add(node.sources, node.info.vjp(node.inputs, given, results))
             continue
         arrived = flowing.pop(node.first, None)
-        if arrived is not None:
+        if arrived is None:
+            continue
+        place, source = PICKS.get(node.name), node.sources[0]
+        before = flowing.get(source) if place and source >= 0 else None
+        if place and before is not None and before.dtype == arrived.dtype:
+            flowing[source] = place(node, before, arrived)
+        else:
             add(node.sources, cotangents_of(node, arrived))
     return [flowing.get(i) for i in range(n_arguments)]
 

@@ -8,7 +8,7 @@ from ...core import creation, indexing
 from ...core import elementwise as ew
 from ...core import shape as shapes
 from ...core._registry import PRIMITIVES
-from .._tables import jvp, vjp, vmap
+from .._tables import jvp, picks, vjp, vmap
 from ._common import linear, spread_all
 from .shape import take_slice, update_slice, with_mapped_axis
 
@@ -22,11 +22,11 @@ def _scatter(a: array, updates: array, indices: list[array], axes: tuple[int, ..
     return PRIMITIVES["scatter"].record((a, updates, *indices), a.shape, a.dtype, (axes, mode))
 
 
-@vjp("gather")
-def _gather_vjp(node: TracedNode, cotangent: array) -> list[array | None]:
+@picks("gather")
+def _gather_vjp(node: TracedNode, before: array | None, cotangent: array) -> array:
     a, *indices = node.inputs
-    zeros = creation.zeros(a.shape, cotangent.dtype)
-    return [_scatter(zeros, cotangent, indices, node.static[0], "add"), *[None] * len(indices)]
+    into = creation.zeros(a.shape, cotangent.dtype) if before is None else before
+    return _scatter(into, cotangent, indices, node.static[0], "add")
 
 
 @linear("gather")
@@ -134,10 +134,21 @@ def _put(a: array, indices: array, values: array, axis: int, mode: str) -> array
     return PRIMITIVES["put_along_axis"].record((a, indices, values), a.shape, a.dtype, (axis, mode))
 
 
-@vjp("take_along_axis")
-def _take_along_axis_vjp(node: TracedNode, cotangent: array) -> list[array | None]:
+@picks("take_along_axis")
+def _take_along_axis_vjp(node: TracedNode, before: array | None, cotangent: array) -> array:
     a, indices = node.inputs
-    return [_put(creation.zeros(a.shape, cotangent.dtype), indices, cotangent, node.static[0], "add"), None]
+    (axis,) = node.static
+    if indices.shape[axis] != 1:
+        into = creation.zeros(a.shape, cotangent.dtype) if before is None else before
+        return _put(into, indices, cotangent, axis, "add")
+    # One of each row, as for a cross entropy: a comparison fuses with what else makes the cotangent, where zeros to be
+    # written into would be as large as `a` once more.
+    n = a.shape[axis]
+    line = _graph.reshape(creation.arange(n, dtype=indices.dtype), [n, *[1] * (a.ndim - axis - 1)])
+    if indices.dtype.category == "signed":
+        indices = ew.where(ew.less(indices, 0), ew.add(indices, n), indices)
+    placed = ew.where(ew.equal(line, indices), cotangent, 0)
+    return placed if before is None else ew.add(before, placed)
 
 
 @linear("take_along_axis")

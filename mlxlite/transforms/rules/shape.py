@@ -7,7 +7,7 @@ from ..._graph import TracedNode, array
 from ...core import creation
 from ...core import shape as shapes
 from ...core._registry import PRIMITIVES
-from .._tables import jvp, vjp, vmap
+from .._tables import jvp, picks, vjp, vmap
 from ._common import align, linear, spread_all, unbroadcast
 
 WHOLE = shapes.WHOLE
@@ -59,15 +59,17 @@ def _broadcast_to_vmap(node: TracedNode, inputs: list[array], batched: list[bool
     return shapes.broadcast_to(align(inputs[0], True, len(node.shape)), (size, *node.shape))
 
 
-def update_slice(a: array, update: array, mask: tuple[int, ...], ints: tuple[int, ...]) -> array:
-    """`a` with the part that `mask` and `ints` describe, of update's shape, replaced."""
-    return PRIMITIVES["slice_update"].record((a, update), a.shape, a.dtype, (mask, "none"), ints)
+def update_slice(a: array, update: array, mask: tuple[int, ...], ints: tuple[int, ...], mode: str = "none") -> array:
+    """`a` with the part that `mask` and `ints` describe, of update's shape, replaced, or added to if mode is "add"."""
+    return PRIMITIVES["slice_update"].record((a, update), a.shape, a.dtype, (mask, mode), ints)
 
 
-@vjp("slice")
-def _slice_vjp(node: TracedNode, cotangent: array) -> list[array]:
+@picks("slice")
+def _slice_vjp(node: TracedNode, before: array | None, cotangent: array) -> array:
     (mask,) = node.static
-    return [update_slice(creation.zeros(node.inputs[0].shape, cotangent.dtype), cotangent, mask, node.ints)]
+    if before is not None:
+        return update_slice(before, cotangent, mask, node.ints, "add")
+    return update_slice(creation.zeros(node.inputs[0].shape, cotangent.dtype), cotangent, mask, node.ints)
 
 
 def take_slice(a: array, shape: tuple[int, ...], mask: tuple[int, ...], ints: tuple[int, ...]) -> array:
