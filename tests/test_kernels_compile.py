@@ -103,6 +103,14 @@ def test_damaged_entries_are_rebuilt(cache, damage):
     assert compiler.counters["disk_hits"] == 1
 
 
+def test_every_kernel_waits_for_its_producers():
+    for module, source in catalogue():
+        assert "launch_dependents();" in source.source and "wait_for_producers();" in source.source, (
+            module,
+            source.name,
+        )
+
+
 def test_a_kernel_depends_on_the_headers_that_it_includes():
     assert compiler._included('#include "attention_mma.cuh"\n') >= {
         "attention.cuh",
