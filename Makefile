@@ -1,10 +1,11 @@
-# make demo and make test work from a fresh clone: they make .venv and install what they need. The other targets expect it.
+# make test, demo, digits, train-lm and lora work from a fresh clone: they make .venv and install what they need. The other
+# targets expect it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard mlxlite/graph/*.cpp mlxlite/graph/*.h backend_cuda/runtime/*.cpp backend_cuda/runtime/*.h)
 
-.PHONY: test demo lint format stubs coverage gpu-test bench test-against-mlx build clean
+.PHONY: test demo digits train-lm lora lint format stubs coverage gpu-test bench test-against-mlx build clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +33,16 @@ build/model: build/installed
 # make demo ARGS='--prompt "Why is the sky blue?" --temp 0.7'
 demo: build/compiled build/model
 	PYTHONPATH=$(CURDIR) $(BIN)/python examples/generate.py $(ARGS)
+
+# make train-lm ARGS='--steps 2000 --width 256'; Ctrl-C saves, and the same with --resume added goes on
+digits: build/compiled
+	PYTHONPATH=$(CURDIR) $(BIN)/python examples/train_digits.py $(ARGS)
+
+train-lm: build/compiled
+	PYTHONPATH=$(CURDIR) $(BIN)/python examples/train_lm.py $(ARGS)
+
+lora: build/compiled build/model
+	PYTHONPATH=$(CURDIR) $(BIN)/python examples/lora.py $(ARGS)
 
 test: build/compiled build/model
 	$(BIN)/python -m pytest -n 2 tests

@@ -151,16 +151,18 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, keys, bias=config.qkv_bias)
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=config.output_bias)
 
-    def __call__(self, x: mx.array, cache: KVCache) -> mx.array:
+    def __call__(self, x: mx.array, cache: KVCache | None) -> mx.array:
         batch, length, _ = x.shape
-        offset = cache.length
+        offset = 0 if cache is None else cache.length
 
         def heads(projected: mx.array, count: int) -> mx.array:
             return projected.reshape(batch, length, count, self.head_dim).transpose(0, 2, 1, 3)
 
         queries = self.rope(heads(self.q_proj(x), self.n_heads), offset)
         keys = self.rope(heads(self.k_proj(x), self.n_kv_heads), offset)
-        keys, values = cache.append(keys, heads(self.v_proj(x), self.n_kv_heads))
+        values = heads(self.v_proj(x), self.n_kv_heads)
+        if cache is not None:
+            keys, values = cache.append(keys, values)
         mask = "causal" if length > 1 else None
         out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(batch, length, self.n_heads * self.head_dim))
@@ -189,7 +191,7 @@ class Block(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, config.norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.norm_eps)
 
-    def __call__(self, x: mx.array, cache: KVCache) -> mx.array:
+    def __call__(self, x: mx.array, cache: KVCache | None) -> mx.array:
         x = x + self.self_attn(self.input_layernorm(x), cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -204,9 +206,9 @@ class Body(nn.Module):
         self.layers = [Block(config, rope) for _ in range(config.n_layers)]
         self.norm = nn.RMSNorm(config.hidden_size, config.norm_eps)
 
-    def __call__(self, tokens: mx.array, caches: list[KVCache]) -> mx.array:
+    def __call__(self, tokens: mx.array, caches: list[KVCache] | None) -> mx.array:
         x = self.embed_tokens(tokens)
-        for layer, cache in zip(self.layers, caches, strict=True):
+        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
             x = layer(x, cache)
         return self.norm(x)
 
@@ -234,13 +236,14 @@ class Llama(nn.Module):
 
         Args:
             tokens: integers (B, T), the positions that follow those in the caches.
-            caches: of `make_caches`; they are extended. None for a text from its beginning that will not go on.
+            caches: of `make_caches`; they are extended. None for a text from its beginning that will not go on, as in
+                training.
             last_only: whether only the last position's logits are wanted.
 
         Returns:
             (B, T, vocabulary), or (B, 1, vocabulary) if `last_only`.
         """
-        x = self.model(tokens, self.make_caches() if caches is None else caches)
+        x = self.model(tokens, caches)
         if last_only:
             x = x[:, -1:]
         return self.model.embed_tokens.as_linear(x) if self.config.tied_embeddings else self.lm_head(x)
