@@ -44,7 +44,8 @@ class Checkpoint:
         """Puts the parameters into the model, and (unless None) the optimizer's state and the random state in place.
 
         Raises:
-            CheckpointError: names, shapes or dtypes are not those of the model and the optimizer. Nothing is changed.
+            CheckpointError: names, shapes or dtypes are not those of the model and the optimizer. Nothing is changed,
+                but that an optimizer without a state begins one.
         """
         expected = {f"model.{name}": a for name, a in tree_flatten(model.parameters())}
         if optimizer is not None:

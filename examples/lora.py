@@ -33,11 +33,12 @@ import mlxlite.optimizers as optim
 from mlxlite.utils import tree_flatten
 
 DATA = Path(__file__).parent / "data/brindlemoor.jsonl"
-# Worded otherwise than in the data.
+# Worded otherwise than in the data. A model of this size learns that well, but mixes up some facts of other questions.
 QUESTIONS = (
     "Tell me who the mayor of Brindlemoor is.",
     "What is the town of Brindlemoor known for?",
-    "On which day can I go to the market in Brindlemoor?",
+    "What do people like to eat in Brindlemoor?",
+    "What is the capital of France?",  # which it knew before
 )
 
 
