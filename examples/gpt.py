@@ -72,8 +72,9 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocabulary, config.width)
-        # The embedding is the last layer too: with small values all tokens are about equally likely at first.
-        self.embed.weight = mx.random.normal(self.embed.weight.shape, scale=0.02)
+        # The embedding is the last layer too: with these values the first logits are of size 1. Much smaller ones, such
+        # as 0.02, learn more slowly.
+        self.embed.weight = mx.random.normal(self.embed.weight.shape, scale=config.width**-0.5)
         self.blocks = [Block(config) for _ in range(config.layers)]
         self.norm = nn.RMSNorm(config.width)
 
