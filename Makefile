@@ -44,8 +44,10 @@ train-lm: build/compiled
 lora: build/compiled build/model
 	PYTHONPATH=$(CURDIR) $(BIN)/python examples/lora.py $(ARGS)
 
+# Twice: evaluated by NumPy, and by the plans that a GPU would run, simulated.
 test: build/compiled build/model
 	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest -n 2 --device plans tests
 
 # The same suite on MLX: it must pass there too, but for tests/deviations.py.
 test-against-mlx: build/compiled

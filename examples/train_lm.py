@@ -3,7 +3,8 @@
     python examples/train_lm.py
 
 Ctrl-C (or SIGTERM) saves and stops; `--resume` goes on as if nothing had been: every loss is the same, bit for bit, on
-the same CPU (a GPU adds up an embedding's gradient in no fixed order). mlxlite must be installed, or its folder be in PYTHONPATH; `make train-lm` does everything.
+the same CPU (a GPU adds up an embedding's gradient in no fixed order). mlxlite must be installed, or its folder be in
+PYTHONPATH; `make train-lm` does everything.
 """
 
 from __future__ import annotations

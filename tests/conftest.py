@@ -20,7 +20,12 @@ from tests.module_under_test import IS_MLX, mx
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", choices=["cpu", "gpu"], default="cpu", help="where arrays of the tests live")
+    parser.addoption(
+        "--device",
+        choices=["cpu", "gpu", "plans"],
+        default="cpu",
+        help="where arrays of the tests live; plans: on the CPU, evaluated by the GPU's plans, which are simulated",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,6 +35,23 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--device gpu: {why_no_gpu()}")
     # Here and not in a fixture: some test modules make arrays when they are imported.
     mx.set_default_device(mx.gpu if device == "gpu" else mx.cpu)
+    if device == "plans":
+        if IS_MLX:
+            raise pytest.UsageError("--device plans: MLX has no plans to simulate")
+        from tests import planned_backend
+
+        planned_backend.register()
+
+
+# What looks at a backend and not at arrays, and programs that take long: not again on simulated plans.
+NOT_ON_PLANS = ("kernels_*", "lowering*", "runtime_*", "typing", "docs", "explain", "profile", "logging")
+NOT_ON_PLANS += ("generate", "lora", "train_*", "gpu")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if config.getoption("--device") != "plans":
+        return None
+    return any(collection_path.match(f"test_{name}.py") for name in NOT_ON_PLANS) or None
 
 
 def why_no_gpu() -> str | None:
@@ -70,4 +92,10 @@ def default_device_stays(request: pytest.FixtureRequest):
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
     """`cpu` or `gpu`."""
-    return request.config.getoption("--device")
+    return "gpu" if request.config.getoption("--device") == "gpu" else "cpu"
+
+
+@pytest.fixture
+def is_fused(request: pytest.FixtureRequest) -> bool:
+    """Whether arrays are evaluated by the GPU's plans, which round a fused group of 16-bit floats once."""
+    return request.config.getoption("--device") != "cpu"

@@ -8,6 +8,7 @@ here.
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,19 @@ from backend_cuda.lowering.analysis import VIEWS
 from backend_cuda.lowering.plan import Buffer, Plan, View
 from mlxlite._numpy import to_numpy_dtype
 from mlxlite.backend_cpu._rules import RULES
+
+
+@dataclass
+class Call:
+    """The tape with the sizes and scalars of one call."""
+
+    nodes: Any
+    outputs: Any
+    leaves: Any
+    n_sizes: int
+    n_scalars: int
+    sizes: list[int]
+    scalars: list[Any]
 
 
 class _Node:

@@ -49,7 +49,9 @@ def test_searchsorted_promotes():
 
 @pytest.mark.parametrize("size", [0, 1, 3, 7, 30])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_unique(dtype, size):
+def test_unique(dtype, size, is_fused):
+    if is_fused and dtype == "complex64":
+        pytest.skip("the GPU does not sort complex numbers, and says so")
     for shape in ((), (1,), (20,), (3, 5), (2, 2, 3)):
         a = samples(dtype, shape, domain="small")
         for fill in (None, 1):

@@ -19,6 +19,8 @@ def _reshape_dims(a: Analysis, i: int) -> Dims:
     source = a.dims[node.inputs[0]]
     dims = [a.fresh(i, d) for d in range(len(node.shape))]
     for i0, i1, o0, o1 in node.static[0]:
+        if any(d.const == 0 for d in (*source[i0:i1], *dims[o0:o1])):
+            continue  # of no elements: one size says nothing about another
         before = a.numel(source[i0:i1])
         unknown = [d for d in range(o0, o1) if dims[d].const is None]
         if len(unknown) == 1:
