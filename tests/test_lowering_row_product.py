@@ -132,6 +132,27 @@ def test_a_circle_through_another_product_is_avoided(plans: list[Plan]) -> None:
     assert found == [["matmul"], ["softmax"], ["add", "matmul"]]
 
 
+def test_a_circle_through_an_update_is_avoided(plans: list[Plan]) -> None:
+    """Each update overwrites one product's bias, after it was read, and is read by the other product's epilogue: either
+    epilogue may be fused, both at once would wait for one another."""
+    x, w, v = normal(1, 12), normal(7, 12), normal(7, 12, seed=2)
+    biases = [mx.exp(normal(1, 7, seed=s)) for s in (3, 4)]
+    products = [mx.addmm(c, x, m.T) for c, m in zip(biases, (w, v), strict=True)]
+    for c in biases:
+        c[:, 2:4] = 0.5
+    y, z = products[0] * biases[1], products[1] * biases[0]
+    del products, biases
+    mx.eval(y, z)
+    assert "addmm+multiply" in labels(last(plans))
+    expected = []
+    for s, m, t in ((3, w, 4), (4, v, 3)):
+        c, other = np.exp(np.array(normal(1, 7, seed=s))), np.exp(np.array(normal(1, 7, seed=t)))
+        other[:, 2:4] = 0.5
+        expected.append((np.array(x) @ np.array(m).T + c) * other)
+    np.testing.assert_allclose(np.array(y), expected[0], rtol=1e-5)
+    np.testing.assert_allclose(np.array(z), expected[1], rtol=1e-5)
+
+
 def test_gated_products_of_two_inputs_are_not_combined(plans: list[Plan]) -> None:
     x, y, w, v = normal(1, 12), normal(1, 12, seed=1), normal(7, 12), normal(7, 12, seed=2)
     mx.eval(x @ w.T * (y @ v.T))

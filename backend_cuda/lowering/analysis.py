@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from ..kernels.ops import BINARY, UNARY
 from .sym import Sym, SymTable
+from .units import Unit, comes_after, merge
 
 Dims = tuple[Sym, ...]
 
@@ -36,22 +36,6 @@ def dim_rule(*names: str) -> Callable[[Callable[[Analysis, int], Dims]], Callabl
         return function
 
     return register
-
-
-@dataclass
-class Unit:
-    """Tape nodes that are lowered together: one op, or a fused group of elementwise ops."""
-
-    members: list[int]
-    elementwise: bool
-    after: set[int] = field(default_factory=set)  # units that must come first
-    recipe: Recipe | None = None  # of nodes of several kinds: how they are lowered together
-
-
-class Recipe(Protocol):
-    """What lowers a unit whose nodes no single rule covers."""
-
-    def lower(self, b: Any) -> None: ...
 
 
 class Analysis:
@@ -113,12 +97,14 @@ class Analysis:
 
     # ---- units
 
-    def units(self, fuse: bool = True, merge: Callable[[list[Unit], dict[int, int]], None] | None = None) -> list[Unit]:
+    def units(
+        self, fuse: bool = True, regroup: Callable[[list[Unit], dict[int, int]], None] | None = None
+    ) -> list[Unit]:
         """All ops but views, in an order in which each can be lowered.
 
         Args:
             fuse: whether elementwise ops share units.
-            merge: called with the units and the unit of each node; it may merge units, leaving those that are gone
+            regroup: called with the units and the unit of each node; it may merge units, leaving those that are gone
                 without members.
         """
         levels = self._levels()
@@ -186,8 +172,8 @@ class Analysis:
                 for other in needs - {joined}:
                     self._try_merge(units, unit_of, operands, levels, joined, other, i, reaches)
         self._order_donations(units, unit_of)
-        if merge is not None:
-            merge(units, unit_of)
+        if regroup is not None:
+            regroup(units, unit_of)
         return self._ordered([u for u in units if u.members], units)
 
     def _try_merge(
@@ -209,17 +195,8 @@ class Analysis:
             v != a and reaches(v, a) for v in units[b].after
         ):
             return
-        for m in units[b].members:
-            unit_of[m] = a
-        units[a].members = sorted(inside)
-        units[a].after = (units[a].after | units[b].after) - {a, b}
+        merge(units, unit_of, {a, b}, a)
         operands[a] = outside
-        units[b].members = []
-        for u in units:
-            if b in u.after:
-                u.after.discard(b)
-                u.after.add(a)
-        units[a].after.discard(a)
 
     def _levels(self) -> list[int]:
         levels: list[int] = []
@@ -256,19 +233,8 @@ class Analysis:
             target = unit_of[i]
             for reader in self.readers(self.root(node.inputs[0])):
                 u = unit_of[reader]
-                if u != target and not self._after(units, u, target):
+                if u != target and not comes_after(units, u, target):
                     units[target].after.add(u)
-
-    def _after(self, units: list[Unit], source: int, target: int) -> bool:
-        seen, stack = set(), [source]
-        while stack:
-            u = stack.pop()
-            if u == target:
-                return True
-            if u not in seen:
-                seen.add(u)
-                stack.extend(units[u].after)
-        return False
 
     def readers(self, root: int) -> list[int]:
         """The ops, other than views, that read a node's memory."""

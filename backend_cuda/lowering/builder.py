@@ -8,9 +8,10 @@ from typing import Any
 from ..kernels.kernel import KernelSource, Size
 from ..kernels.ops import ITEMSIZE
 from . import memory
-from .analysis import DONATING, ELEMENTWISE, VIEWS, Analysis, Unit
+from .analysis import DONATING, ELEMENTWISE, VIEWS, Analysis
 from .plan import Buffer, Dims, KernelNode, Node, Plan, View, row_major
 from .sym import IntLike, Sym
+from .units import Unit
 
 LOWERINGS: dict[str, Callable[[Builder, int], None]] = {}
 VIEW_RULES: dict[str, Callable[[Builder, int], View]] = {}
@@ -67,7 +68,7 @@ class Builder:
 
     def build(self) -> Plan:
         """Lower every unit, then place buffers."""
-        for unit in self.analysis.units(self._fuse, self._merge if self._fuse else None):
+        for unit in self.analysis.units(self._fuse, self._regroup if self._fuse else None):
             self._reads = {}
             self._lower(unit)
             self._done.update(unit.members)
@@ -79,7 +80,7 @@ class Builder:
         edges = memory.edges_of(self.nodes)
         return Plan(self.table, self.tape.n_sizes, self.tape.n_scalars, self.nodes, edges, outputs, slots)
 
-    def _merge(self, units: list[Unit], unit_of: dict[int, int]) -> None:
+    def _regroup(self, units: list[Unit], unit_of: dict[int, int]) -> None:
         from . import elementwise, reduce, row_product
 
         elementwise.fuse(self, units, unit_of)

@@ -11,10 +11,11 @@ from ..kernels.codegen import Access, Instruction
 from ..kernels.codegen import Operand as KernelOperand
 from ..kernels.codegen import Output as KernelOutput
 from ..kernels.kernel import KernelSource
-from .analysis import MAX_GROUP_OPERANDS, MAX_GROUP_OPS, Unit
+from .analysis import MAX_GROUP_OPERANDS, MAX_GROUP_OPS
 from .builder import Builder, Operand
 from .plan import Dims, View, row_major
 from .sym import Sym
+from .units import Unit, can_merge, merge
 
 # Of a dim that is adjacent in memory: shorter ones leave a tile of shared memory mostly empty.
 SHORTEST_TRANSPOSED = 16
@@ -89,28 +90,8 @@ def fuse(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
         if len(members) > MAX_GROUP_OPS or len(arrays) > MAX_GROUP_OPERANDS:
             continue
         # Who waits for the group's reads, to overwrite what it reads, would wait for the other group as well.
-        waiting = [k for k, u in enumerate(units) if source in u.after and k != target]
-        if any(_comes_after(units, target, k) for k in waiting):
-            continue
-        into.members, into.after = members, (into.after | unit.after) - {source, target}
-        unit.members, unit.after = [], set()
-        for m in inside:
-            unit_of[m] = target
-        for k in waiting:
-            units[k].after = (units[k].after - {source}) | {target}
-
-
-def _comes_after(units: list[Unit], late: int, early: int) -> bool:
-    """Whether a unit must come after another."""
-    seen, stack = set(), [late]
-    while stack:
-        u = stack.pop()
-        if u == early:
-            return True
-        if u not in seen:
-            seen.add(u)
-            stack.extend(units[u].after)
-    return False
+        if can_merge(units, {source, target}):
+            merge(units, unit_of, {source, target}, target)
 
 
 def lower_group(b: Builder, members: Sequence[int]) -> None:

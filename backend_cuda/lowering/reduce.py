@@ -10,11 +10,12 @@ from ..kernels import reduce as kernels
 from ..kernels.codegen import Instruction
 from ..kernels.codegen import Operand as KernelOperand
 from ..kernels.kernel import KernelSource
-from .analysis import Analysis, Dims, Unit, dim_rule
+from .analysis import Analysis, Dims, dim_rule
 from .builder import Builder, Operand, lowers
 from .elementwise import ProgramWriter, access_of, broadcast_strides, collapse
 from .plan import View
 from .sym import Sym
+from .units import Unit, merge
 
 
 @dim_rule(*kernels.OPS)
@@ -85,16 +86,9 @@ def fuse(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
         if not 1 <= len(arrays) <= MAX_OPERANDS:
             continue
         target, source = unit_of[i], unit_of[value]
-        reduced = units[target]
-        reduced.recipe = Reduced(sorted(unit.members), value, i)
-        reduced.members = [*sorted(unit.members), i]
-        reduced.after = (reduced.after | unit.after) - {target, source}
-        unit.members, unit.after = [], set()
-        for m in reduced.members:
-            unit_of[m] = target
-        for other in units:  # updates in place that wait for the group's reads
-            if source in other.after:
-                other.after = (other.after - {source}) | {target}
+        recipe = Reduced(sorted(unit.members), value, i)
+        # A reduction waits for nothing but its value, so no other unit can come between.
+        merge(units, unit_of, {source, target}, target).recipe = recipe
 
 
 # ---- lowering

@@ -13,7 +13,7 @@ from ..kernels import row_product as kernels
 from ..kernels.codegen import Operand as KernelOperand
 from ..kernels.codegen import Output as KernelOutput
 from ..kernels.kernel import KernelSource
-from .analysis import VIEWS, Unit
+from .analysis import VIEWS
 from .builder import Builder, Operand
 from .elementwise import ProgramWriter, access_of, broadcast_strides, collapse
 from .matmul import layout, scaled_sum
@@ -21,6 +21,7 @@ from .plan import View
 from .rope import rope_result
 from .shape import sliced
 from .sym import Sym
+from .units import Unit, can_merge, merge
 
 
 @dataclass
@@ -70,11 +71,10 @@ class Group:
 
 
 def fuse(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
-    """Merge the units of each group into one, whose recipe is the group."""
+    """Merge the units of each group into one, whose recipe is the group; of smaller ones, where that is impossible."""
     finder = _Finder(b, units, unit_of)
     for group in finder.groups():
-        for candidate in finder.smaller(group):
-            finder.merge(candidate)
+        finder.merge(group)
 
 
 class _Finder:
@@ -232,56 +232,27 @@ class _Finder:
         products = [p for piece in pieces for p in piece.products]
         if not set(self.b.analysis.readers(x)) <= {p.node for p in products}:
             return None
-        if any(self._source(j) != x for p in products for j in (self.nodes[p.node].inputs[-2],)):
-            return None
         return x if self.b.dims(x)[-1] == products[0].k and self.b.dtype(x) == self.b.dtype(products[0].node) else None
 
     # ---- merging
 
-    def smaller(self, group: Group) -> list[Group]:
-        """The group, or the parts of it that can be merged without a circle of units."""
-        if self._can_merge(group):
-            return [group]
-        without = Group(group.pieces, None)
-        if group.norm is not None and self._can_merge(without):
-            return [without]
-        alone = [Group([piece], None) for piece in group.pieces]
-        bare = [Group([Piece([p])], None) for piece in group.pieces for p in piece.products]
-        possible = [g for g in alone if self._can_merge(g)]
-        covered = {i for g in possible for i in g.members}
-        return possible + [g for g in bare if not covered & set(g.members)]
-
-    def _units(self, group: Group) -> set[int]:
-        return {self.unit_of[i] for i in group.members}
-
-    def _can_merge(self, group: Group) -> bool:
-        """Whether no unit outside comes both after and before units of the group."""
-        inside = self._units(group)
-        stack = [v for u in inside for v in self.units[u].after if v not in inside]
-        seen: set[int] = set()
-        while stack:
-            u = stack.pop()
-            if u in inside:
-                return False
-            if u not in seen:
-                seen.add(u)
-                stack.extend(self.units[u].after)
-        return True
-
     def merge(self, group: Group) -> None:
-        inside = self._units(group)
-        target = min(inside)
-        unit = self.units[target]
-        unit.after = {v for u in inside for v in self.units[u].after} - inside
-        for u in inside - {target}:
-            self.units[u].members = []
-            self.units[u].after = set()
-        unit.members, unit.elementwise, unit.recipe = group.members, False, group
-        for i in group.members:
-            self.unit_of[i] = target
-        for other in self.units:
-            if other is not unit and other.after & inside:
-                other.after = (other.after - inside) | {target}
+        """Merge the group, or as much of it at a time as does not wait for itself."""
+        if self._merged(group) or self._merged(Group(group.pieces, None)):
+            return
+        for piece in group.pieces:  # each as the plan is after the pieces before it
+            if not self._merged(Group([piece], None)):
+                for p in piece.products:
+                    self._merged(Group([Piece([p])], None))
+
+    def _merged(self, group: Group) -> bool:
+        """Whether the units of the group could be made one."""
+        numbers = {self.unit_of[i] for i in group.members}
+        if not can_merge(self.units, numbers):
+            return False
+        unit = merge(self.units, self.unit_of, numbers, min(numbers))
+        unit.elementwise, unit.recipe = False, group
+        return True
 
 
 # ---- lowering
