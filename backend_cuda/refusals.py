@@ -9,6 +9,7 @@ from mlxlite.observe.description import Op, Refusal
 
 from .lowering import plan as lowered
 from .lowering.analysis import ELEMENTWISE, MAX_GROUP_OPERANDS, MAX_GROUP_OPS, VIEWS, Analysis
+from .lowering.elementwise import MAX_REPEATED_OPS
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,13 @@ class _Reasons:
         if first != second:
             shapes = [tuple(self.nodes[i].shape) for i in (p, c)]
             if shapes[0] == shapes[1]:
-                return f"dims that follow from different sizes, though both are {shapes[0]} in this call"
-            return f"different dims: {shapes[0]} and {shapes[1]}"
+                reason = f"dims that follow from different sizes, though both are {shapes[0]} in this call"
+            else:
+                reason = f"different dims: {shapes[0]} and {shapes[1]}"
+            return f"{reason}; {self._not_repeated(p)}"
         if self.levels[p] != self.levels[c]:
             other = self._boundary_below(c, self.levels[p])
-            return f"kernel boundary: {self.nodes[c].name} waits for {other} too"
+            return f"kernel boundary: {self.nodes[c].name} waits for {other} too; {self._not_repeated(p)}"
         members = [self._members(i) for i in (p, c)]
         if sum(map(len, members)) > MAX_GROUP_OPS:
             return f"op limit: {len(members[0])} and {len(members[1])} ops, a kernel has at most {MAX_GROUP_OPS}"
@@ -87,6 +90,24 @@ class _Reasons:
         if len(operands) > MAX_GROUP_OPERANDS:
             return f"operand limit: {len(operands)} arrays, a kernel reads at most {MAX_GROUP_OPERANDS}"
         return "one kernel of both would wait for itself"
+
+    def _not_repeated(self, p: int) -> str:
+        """Why the ops of p's kernel are not computed again where they are read, as those of small groups are."""
+        members = self._members(p)
+        held = next((m for m in sorted(members) if self.nodes[m].is_output), None)
+        if held is not None:
+            return f"{self.nodes[held].name} is held, so it is written once in its own dims"
+        other = next((m for m in sorted(members) if not self._elementwise(m)), None)
+        if other is not None:
+            return f"its kernel computes {self.nodes[other].name} too"
+        if any(self.nodes[m].name == "arange" for m in members):
+            return "arange counts in its own dims"
+        if len(members) > MAX_REPEATED_OPS:
+            return f"{len(members)} ops are too many to compute again (at most {MAX_REPEATED_OPS})"
+        readers = {self.node_of.get(c) for m in members for c in self.analysis.consumers[m] if c not in members}
+        if len(readers) > 1:
+            return "other kernels read it too"
+        return "one kernel of both would be over a limit, or wait for itself"
 
     def _members(self, i: int) -> set[int]:
         covers = self.plan.nodes[self.node_of[i]].covers

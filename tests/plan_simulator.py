@@ -32,7 +32,7 @@ class Call:
     scalars: list[Any]
 
 
-class _Node:
+class NodeSeen:
     """What a CPU rule sees of a tape node."""
 
     def __init__(self, tape: Any, node: Any) -> None:
@@ -148,8 +148,8 @@ class Simulator:
         found = RULES[tape_node.name]
         with np.errstate(all="ignore"):
             if found.donates is None:
-                return found.function(_Node(self.tape, tape_node), *arguments)
-            return found.function(_Node(self.tape, tape_node), *arguments, inplace=False)
+                return found.function(NodeSeen(self.tape, tape_node), *arguments)
+            return found.function(NodeSeen(self.tape, tape_node), *arguments, inplace=False)
 
 
 def _dtype(name: str) -> Any:

@@ -17,7 +17,7 @@ from backend_cuda.lowering import lower
 from backend_cuda.lowering.analysis import VIEWS
 from mlxlite import _graph
 from mlxlite.backend_cpu._rules import RULES
-from tests.plan_simulator import Call, Simulator, _Node
+from tests.plan_simulator import Call, NodeSeen, Simulator
 
 active = False
 NARROW = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
@@ -55,7 +55,7 @@ class FusedSimulator(Simulator):
         arguments = [
             self._widened(self._wide_argument(j, values), self.tape.nodes[j].dtype.name) for j in tape_node.inputs
         ]
-        seen = _Node(self.tape, tape_node)
+        seen = NodeSeen(self.tape, tape_node)
         dtype = tape_node.dtype.name
         seen.input_dtypes = [mx.float32 if d.name in NARROW else d for d in seen.input_dtypes]
         if dtype in NARROW:

@@ -257,18 +257,50 @@ def test_a_neighbour_that_waits_for_another_kernel() -> None:
     a = leaf(4, 6)
     b = mx.exp(a)
     found = reasons(mx.sin(b) / b.sum(axis=1, keepdims=True) - b)
-    assert re.fullmatch(r"kernel boundary: divide waits for sum \(node \d\) too", found["sin", "divide"])
+    reason = (
+        r"kernel boundary: divide waits for sum \(node \d\) too; \w+ is held, so it is written once in its own dims"
+    )
+    assert re.fullmatch(reason, found["sin", "divide"])
 
 
 def test_different_dims() -> None:
-    assert reasons(mx.exp(leaf(6)) + leaf(4, 6)) == {("exp", "add"): "different dims: (6,) and (4, 6)"}
+    a, b, c = leaf(6), leaf(4, 6), leaf(5, 6)
+    row = mx.exp(a)
+    reason = "different dims: (6,) and (4, 6); exp is held, so it is written once in its own dims"
+    assert reasons(row + b) == {("exp", "add"): reason}
+    del row
+
+    def shared() -> tuple[mx.array, mx.array]:
+        row = mx.exp(a)
+        return row + b, row * c
+
+    found = reasons(*shared())
+    assert found["exp", "add"] == "different dims: (6,) and (4, 6); other kernels read it too"
+    assert found["exp", "multiply"] == "different dims: (6,) and (5, 6); other kernels read it too"
+
+    def long(n: int) -> mx.array:
+        row = a
+        for _ in range(n):
+            row = mx.sin(row)
+        return row + b
+
+    assert not reasons(long(8))
+    (found_long,) = set(reasons(long(9)).values())
+    assert found_long == "different dims: (6,) and (4, 6); 9 ops are too many to compute again (at most 8)"
+
+    def positions() -> mx.array:
+        return mx.arange(6) * 2.0 + b
+
+    (found_arange,) = set(reasons(positions()).values())
+    assert found_arange == "different dims: (6,) and (4, 6); arange counts in its own dims"
 
 
 def test_dims_that_only_this_call_shows_to_be_equal() -> None:
     joined, flat = mx.concatenate([leaf(3), leaf(5)]), leaf(2, 4).reshape(8)
     s = mx.sin(flat)
     found = reasons(mx.exp(joined) * s, s)
-    assert found["sin", "multiply"] == "dims that follow from different sizes, though both are (8,) in this call"
+    reason = "dims that follow from different sizes, though both are (8,) in this call"
+    assert found["sin", "multiply"] == f"{reason}; sin is held, so it is written once in its own dims"
     a = leaf(8, 8)
     assert not reasons(mx.exp(leaf(8)) + mx.sin(a[0]))  # the sum says that they are equal
 
