@@ -277,8 +277,9 @@ class _Describer:
                 total += 2 * math.prod(shape) * self.shape(found.inputs[-2])[-1]
                 total *= 4 if found.dtype.name == "complex64" else 1
                 dtype = found.dtype.name
-            elif found.name == "sdpa":
-                total += self._attention(i)
+            elif found.name in ("sdpa", "sdpa_vjp"):
+                # The gradient makes five such products where attention makes two.
+                total += self._attention(i) * (5 if found.name == "sdpa_vjp" else 2) // 2
                 dtype = found.dtype.name
         return total, dtype
 

@@ -1,7 +1,8 @@
 """Attention by cuDNN: one graph per key, built and populated once, its pointers patched ever after.
 
 The key holds everything the graph depends on as bytes: two calls share a graph if and only if their bytes are equal. A
-populated graph is a CUDA graph of one kernel; the runtime copies it into the plan's graph as a child.
+populated graph is a CUDA graph of one kernel, or of a few for a gradient; the runtime copies it into the plan's graph
+as a child.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 DTYPES = ("float16", "bfloat16")
 CAPACITY = 256
@@ -34,9 +35,22 @@ class Tensor:
     strides: tuple[int, ...]
 
 
+class AnyCall(Protocol):
+    """One use of cuDNN: everything but the pointers."""
+
+    @property
+    def dtype(self) -> str: ...
+
+    def key(self) -> bytes:
+        """The bytes that name this call. Every field has its place, none is left out and none is padded."""
+
+    def build(self, library: Any, graph: Any) -> list[Any]:
+        """Add the operation to a cuDNN graph. Returns its tensors, in the order of a bind's pointers."""
+
+
 @dataclass(frozen=True)
 class Call:
-    """One attention: everything but the pointers."""
+    """One attention; with `has_stats` it writes the logarithms of the softmax's sums too, (B, H, Tq, 1) in float32."""
 
     dtype: str
     causal: bool
@@ -47,15 +61,64 @@ class Call:
     bias: Tensor | None
     has_sinks: bool
     scale: float
+    has_stats: bool = False
 
     def key(self) -> bytes:
-        """The bytes that name this call. Every field has its place, none is left out and none is padded."""
         bias = self.bias or Tensor((0,) * 4, (0,) * 4)
         integers: list[int] = []
         for tensor in (self.q, self.k, self.v, self.o, bias):
             integers += (*tensor.dims, *tensor.strides)
         flags = DTYPES.index(self.dtype) | self.causal << 1 | (self.bias is not None) << 2 | self.has_sinks << 3
-        return struct.pack("<qd40q", flags, self.scale, *integers)
+        return struct.pack("<qd40q", flags | self.has_stats << 4, self.scale, *integers)
+
+    def build(self, library: Any, graph: Any) -> list[Any]:
+        q, k, v = (declare(graph, name, t) for name, t in (("q", self.q), ("k", self.k), ("v", self.v)))
+        tensors = [q, k, v]
+        options: dict[str, Any] = {}
+        if self.bias is not None:
+            options["bias"] = declare(graph, "bias", self.bias)
+            tensors.append(options["bias"])
+        if self.has_sinks:
+            heads = self.q.dims[1]
+            sinks = Tensor((1, heads, 1, 1), (heads, 1, 1, 1))
+            options["sink_token"] = declare(graph, "sinks", sinks, library.data_type.FLOAT)
+            tensors.append(options["sink_token"])
+        if self.causal:
+            options |= diagonal(library, self.q, self.k)
+        o, stats = graph.sdpa(
+            name="sdpa", q=q, k=k, v=v, generate_stats=self.has_stats, attn_scale=self.scale, **options
+        )[:2]
+        tensors.append(as_output(o, self.o))
+        if self.has_stats:
+            tensors.append(as_output(stats, stats_of(self.q), library.data_type.FLOAT))
+        return tensors
+
+
+def stats_of(q: Tensor) -> Tensor:
+    """Where the logarithms of the sums of these queries' softmax are: adjacent in memory, in the order (B, H, Tq)."""
+    batch, heads, queries, _ = q.dims
+    return normalized((batch, heads, queries, 1), (heads * queries, queries, 1, 1))
+
+
+def declare(graph: Any, name: str, t: Tensor, dtype: Any = None) -> Any:
+    """An input of a cuDNN graph; of the graph's dtype unless given."""
+    given = {} if dtype is None else {"data_type": dtype}
+    return graph.tensor(name=name, dim=list(t.dims), stride=list(t.strides), **given)
+
+
+def as_output(tensor: Any, t: Tensor, dtype: Any = None) -> Any:
+    """An output of a cuDNN graph, in memory of these strides."""
+    tensor.set_output(True).set_dim(list(t.dims)).set_stride(list(t.strides))
+    if dtype is not None:
+        tensor.set_data_type(dtype)
+    return tensor
+
+
+def diagonal(library: Any, q: Tensor, k: Tensor) -> dict[str, Any]:
+    """The options for a causal mask: the last query sees all keys."""
+    alignment = library.diagonal_alignment
+    aligned = alignment.TOP_LEFT if q.dims[2] == k.dims[2] else alignment.BOTTOM_RIGHT
+    return {"diagonal_alignment": aligned, "diagonal_band_right_bound": 0}
 
 
 def normalized(dims: Sequence[int], strides: Sequence[int]) -> Tensor:
@@ -70,7 +133,7 @@ def normalized(dims: Sequence[int], strides: Sequence[int]) -> Tensor:
 class _Entry:
     """A built graph, the CUDA graph it populated, and what it needs to live."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: AnyCall) -> None:
         library = cudnn()
         self.handle = _handle()
         data_type = {"float16": library.data_type.HALF, "bfloat16": library.data_type.BFLOAT16}[call.dtype]
@@ -80,30 +143,8 @@ class _Entry:
             compute_data_type=library.data_type.FLOAT,
             handle=self.handle,
         )
-
-        def tensor(name: str, t: Tensor, dtype: Any = data_type) -> Any:
-            return graph.tensor(name=name, dim=list(t.dims), stride=list(t.strides), data_type=dtype)
-
-        inputs = [tensor("q", call.q), tensor("k", call.k), tensor("v", call.v)]
-        options: dict[str, Any] = {}
-        if call.bias is not None:
-            options["bias"] = tensor("bias", call.bias)
-            inputs.append(options["bias"])
-        if call.has_sinks:
-            heads = call.q.dims[1]
-            sinks = Tensor((1, heads, 1, 1), (heads, 1, 1, 1))
-            options["sink_token"] = tensor("sinks", sinks, library.data_type.FLOAT)
-            inputs.append(options["sink_token"])
-        if call.causal:
-            square = call.q.dims[2] == call.k.dims[2]
-            alignment = library.diagonal_alignment
-            options["diagonal_alignment"] = alignment.TOP_LEFT if square else alignment.BOTTOM_RIGHT
-            options["diagonal_band_right_bound"] = 0
         try:
-            q, k, v = inputs[:3]
-            result = graph.sdpa(name="sdpa", q=q, k=k, v=v, generate_stats=False, attn_scale=call.scale, **options)
-            output = result[0]
-            output.set_output(True).set_dim(list(call.o.dims)).set_stride(list(call.o.strides))
+            tensors = call.build(library, graph)
             graph.validate()
             graph.build_operation_graph()
             graph.create_execution_plans([library.heur_mode.A])
@@ -113,7 +154,7 @@ class _Entry:
         except (RuntimeError, ValueError) as error:  # cuDNN's own errors are RuntimeErrors
             raise DeclinedError(str(error)) from error
         self.graph = graph
-        self.uids = [t.get_uid() for t in (*inputs, output)]
+        self.uids = [t.get_uid() for t in tensors]
         self.workspace = _Memory(graph.get_workspace_size())
         self.cuda_graph = _empty_cuda_graph()
         self.populated = False
@@ -142,7 +183,7 @@ class Cache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, call: Call, key: bytes) -> Any:
+    def get(self, call: AnyCall, key: bytes) -> Any:
         """The entry for a call whose key is `key`. DeclinedError if cuDNN cannot do it."""
         with self._lock:
             found = self._entries.get(key)
@@ -170,7 +211,7 @@ cache = Cache()
 
 
 class Callback:
-    """What a plan calls for one attention node: finds the graph for the sizes at hand and patches the pointers.
+    """What a plan calls for one node of cuDNN's: finds the graph for the sizes at hand and patches the pointers.
 
     The key is computed once for each set of sizes, and stored with the entry; the entries whose kernels a plan's
     executables may hold stay alive with the plan.
@@ -178,28 +219,29 @@ class Callback:
 
     _MAX_HELD = 8
 
-    def __init__(self, dtype: str, causal: bool, has_bias: bool, has_sinks: bool) -> None:
-        self.dtype, self.causal, self.has_bias, self.has_sinks = dtype, causal, has_bias, has_sinks
+    def __init__(self) -> None:
         self._held: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
-    def call_for(self, sizes: Sequence[int], scale: float) -> Call:
-        """The call for dims and strides of q, k, v, o and the bias, eight integers each."""
-        tensors = [normalized(sizes[i : i + 4], sizes[i + 4 : i + 8]) for i in range(0, len(sizes), 8)]
-        bias = tensors[4] if self.has_bias else None
-        q, k, v, o = tensors[:4]
-        return Call(self.dtype, self.causal, q, k, v, o, bias, self.has_sinks, scale)
+    def call_for(self, sizes: Sequence[int], scale: float) -> AnyCall:
+        """The call for dims and strides of its tensors, eight integers each."""
+        raise NotImplementedError
+
+    def entry_for(self, sizes: Sequence[int], scale: float) -> Any:
+        """The entry of that call. DeclinedError if cuDNN cannot do it."""
+        call = self.call_for(sizes, scale)
+        return cache.get(call, call.key())
 
     def __call__(self, sizes: list[int], scalars: list[float], pointers: list[int]) -> int:
         held = (*sizes, scalars[0])
         entry = self._held.get(held)
         if entry is None:
-            call = self.call_for(sizes, scalars[0])
             try:
-                entry = cache.get(call, call.key())
+                entry = self.entry_for(sizes, scalars[0])
             except DeclinedError as error:
+                call = self.call_for(sizes, scalars[0])
                 raise RuntimeError(
-                    f"[scaled_dot_product_attention] cuDNN declined {self.dtype} queries {call.q.dims} and keys "
-                    f"{call.k.dims}, though it took other sizes: {error}. Evaluate it on mx.cpu, or in float32."
+                    f"[scaled_dot_product_attention] cuDNN declined {call}, though it took other sizes: {error}. "
+                    "Evaluate it on mx.cpu, or in float32."
                 ) from error
             self._held[held] = entry
             if len(self._held) > self._MAX_HELD:
@@ -207,6 +249,25 @@ class Callback:
         else:
             self._held.move_to_end(held)
         return entry.bind(pointers)
+
+
+def tensors_of(sizes: Sequence[int]) -> list[Tensor]:
+    """Dims and strides of tensors, from eight integers each."""
+    return [normalized(sizes[i : i + 4], sizes[i + 4 : i + 8]) for i in range(0, len(sizes), 8)]
+
+
+class Attention(Callback):
+    """Attention, of tensors q, k, v, o and, if there is one, the bias; pointers in the order of `Call.build`."""
+
+    def __init__(self, dtype: str, causal: bool, has_bias: bool, has_sinks: bool, has_stats: bool = False) -> None:
+        super().__init__()
+        self.dtype, self.causal, self.has_bias, self.has_sinks = dtype, causal, has_bias, has_sinks
+        self.has_stats = has_stats
+
+    def call_for(self, sizes: Sequence[int], scale: float) -> Call:
+        q, k, v, o, *bias = tensors_of(sizes)
+        found = bias[0] if self.has_bias else None
+        return Call(self.dtype, self.causal, q, k, v, o, found, self.has_sinks, scale, self.has_stats)
 
 
 # ---- the libraries

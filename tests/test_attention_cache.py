@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from backend_cuda import sdpa
+from backend_cuda.sdpa_gradient import GradientCall
 
 PACKED = sdpa.Tensor((1, 8, 128, 64), (65536, 8192, 64, 1))
 KEYS = sdpa.Tensor((1, 2, 256, 64), (32768, 16384, 64, 1))
@@ -15,39 +16,45 @@ BIAS = sdpa.Tensor((1, 1, 128, 256), (32768, 32768, 256, 1))
 CALL = sdpa.Call("bfloat16", False, PACKED, KEYS, KEYS, PACKED, BIAS, False, 0.125)
 
 
-def _variations() -> list[tuple[str, sdpa.Call]]:
-    """CALL with every field changed once, every dim and every stride too."""
+GRADIENT = GradientCall("bfloat16", False, PACKED, KEYS, KEYS, PACKED, PACKED, PACKED, KEYS, KEYS, BIAS, 0.125, False)
+
+
+def _variations(call: Any, flags: list[str]) -> list[tuple[str, Any]]:
+    """A call with every field changed once, every dim and every stride too."""
     out = [
-        ("dtype", dataclasses.replace(CALL, dtype="float16")),
-        ("causal", dataclasses.replace(CALL, causal=True)),
-        ("has_sinks", dataclasses.replace(CALL, has_sinks=True)),
-        ("scale", dataclasses.replace(CALL, scale=0.25)),
-        ("no bias", dataclasses.replace(CALL, bias=None)),
+        ("dtype", dataclasses.replace(call, dtype="float16")),
+        ("scale", dataclasses.replace(call, scale=0.25)),
+        ("no bias", dataclasses.replace(call, bias=None)),
+        *((name, dataclasses.replace(call, **{name: True})) for name in flags),
     ]
-    for name in ("q", "k", "v", "o", "bias"):
-        tensor = getattr(CALL, name)
+    for name in (f.name for f in dataclasses.fields(call) if isinstance(getattr(call, f.name), sdpa.Tensor)):
+        tensor = getattr(call, name)
         for part in ("dims", "strides"):
             for d in range(4):
                 values = list(getattr(tensor, part))
                 values[d] += 1
                 changed = dataclasses.replace(tensor, **{part: tuple(values)})
-                out.append((f"{name}.{part}[{d}]", dataclasses.replace(CALL, **{name: changed})))
+                out.append((f"{name}.{part}[{d}]", dataclasses.replace(call, **{name: changed})))
     return out
 
 
-@pytest.mark.parametrize(("what", "call"), _variations(), ids=[what for what, _ in _variations()])
-def test_every_field_changes_the_key(what: str, call: sdpa.Call) -> None:
-    assert call.key() != CALL.key()
+KINDS = {
+    "attention": (CALL, _variations(CALL, ["causal", "has_sinks", "has_stats"])),
+    "gradient": (GRADIENT, _variations(GRADIENT, ["causal", "deterministic"])),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_changes_the_key(kind: str) -> None:
+    call, variations = KINDS[kind]
+    assert [what for what, changed in variations if changed.key() == call.key()] == []
+    named = {what.partition(".")[0].replace("no bias", "bias") for what, _ in variations}
+    assert named == {field.name for field in dataclasses.fields(call)}
 
 
 def test_all_variations_differ_from_one_another() -> None:
-    keys = [call.key() for _, call in _variations()]
+    keys = [call.key() for _, variations in KINDS.values() for _, call in variations]
     assert len(set(keys)) == len(keys)
-
-
-def test_every_field_of_a_call_is_varied() -> None:
-    named = {what.partition(".")[0].replace("no bias", "bias") for what, _ in _variations()}
-    assert named == {field.name for field in dataclasses.fields(sdpa.Call)}
 
 
 def test_equal_calls_have_equal_keys() -> None:

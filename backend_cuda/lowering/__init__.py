@@ -5,7 +5,20 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from . import attention, elementwise, fast, indexing, matmul, random, reduce, rope, scan, shape, sort  # noqa: F401  lowerings register
+from . import (  # noqa: F401  lowerings register
+    attention,
+    attention_vjp,
+    elementwise,
+    fast,
+    indexing,
+    matmul,
+    random,
+    reduce,
+    rope,
+    scan,
+    shape,
+    sort,
+)
 from .builder import Builder
 from .plan import Plan
 

@@ -6,6 +6,7 @@ Results lie as (B, T, H, D) in memory: the heads of a position side by side, as 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from .. import sdpa
@@ -31,7 +32,7 @@ def _sdpa_dims(a: Analysis, i: int) -> Dims:
     return (*q[:3], v[3])
 
 
-def _features_adjacent(b: Builder, j: int) -> View:
+def features_adjacent(b: Builder, j: int) -> View:
     """Operand j with its last stride 1."""
     view = b.read(j)
     adjacent = view.strides[-1] == 1 or view.dims[-1].const == 1
@@ -55,15 +56,19 @@ def _like_queries(b: Builder, i: int, q: View) -> View:
 @lowers("sdpa")
 def _sdpa(b: Builder, i: int) -> None:
     node = b.tape_nodes[i]
-    if b.analysis.is_empty(node.inputs[1]):
-        raise NotImplementedError(
-            "[scaled_dot_product_attention] over no keys is not implemented on the GPU: run it with stream=mx.cpu."
-        )
+    require_keys(b, node.inputs[1])
     one_query = b.dims(i)[2].const == 1
     if one_query and b.dtype(i) in kernels.DECODE_DTYPES:
         _own_kernel(b, i, one_query=True)
     elif not _cudnn(b, i):
         _own_kernel(b, i, one_query=False)
+
+
+def require_keys(b: Builder, k: int) -> None:
+    if b.analysis.is_empty(k):
+        raise NotImplementedError(
+            "[scaled_dot_product_attention] over no keys is not implemented on the GPU: run it with stream=mx.cpu."
+        )
 
 
 # ---- kernels of our own
@@ -87,7 +92,7 @@ def _own_kernel(b: Builder, i: int, one_query: bool) -> None:
     mask, has_sinks = static[:2]
     if one_query and mask == "causal":  # the last query sees every key
         static = ("none", *static[1:])
-    q, k, v = (_features_adjacent(b, j) for j in node.inputs[:3])
+    q, k, v = (features_adjacent(b, j) for j in node.inputs[:3])
     if one_query:
         kv_heads = b.table.value(k.dims[0] * k.dims[1])
         head_dim, value_dim, group = static[2:]
@@ -114,51 +119,67 @@ def _own_kernel(b: Builder, i: int, one_query: bool) -> None:
 
 
 def _cudnn(b: Builder, i: int) -> bool:
-    """A node of cuDNN's, if it takes this attention at the sizes of the call that is lowered."""
+    """A node of cuDNN's, if it takes this attention at the sizes of the call that is lowered.
+
+    Where a gradient will be asked for, it writes the logarithms of the softmax's sums too.
+    """
     node = b.tape_nodes[i]
     mask, has_sinks = node.static[:2]
     if b.dtype(i) not in sdpa.DTYPES or sdpa.why_unavailable() is not None:
         return False
-    views = [_features_adjacent(b, j) for j in node.inputs[:3]]
-    queries = b.dims(i)[2]
+    views = [features_adjacent(b, j) for j in node.inputs[:3]]
     out = _like_queries(b, i, views[0])
-    tensors = [*views, out]
-    bias_dims: Dims | None = None
-    if mask in ("bool", "additive"):
-        given = b.dims(node.inputs[3])
-        bias_dims = (given[0], given[1], queries, views[1].dims[2])
-    integers: list[Sym] = [x for view in tensors for x in (*view.dims, *view.strides)]
-    bias = b.new(bias_dims, b.dtype(i)) if bias_dims is not None else None
-    if bias is not None:
-        integers += (*bias.dims, *bias.strides)
-    callback = sdpa.Callback(b.dtype(i), mask == "causal", bias is not None, has_sinks)
-    scale = b.tape.scalars[node.scalar_slot]
-    call = callback.call_for([b.table.value(x) for x in integers], scale)
-    try:
-        sdpa.cache.get(call, call.key())
-    except sdpa.DeclinedError:
+    bias = bias_memory(b, node.inputs[3], views[0], views[1]) if mask in ("bool", "additive") else None
+    tensors = [*views, out, *([] if bias is None else [bias])]
+    of_sums = [j for j in b.analysis.consumers[i] if b.tape_nodes[j].name == "sdpa_lse"]
+    callback = sdpa.Attention(b.dtype(i), mask == "causal", bias is not None, has_sinks, bool(of_sums))
+    library = cudnn_node(b, (i, *of_sums), callback, tensors, node.scalar_slot)
+    if library is None:
         return False
     b.define(i, out)
     places = [*views]
     if bias is not None:
-        places.append(_written_bias(b, node.inputs[3], mask == "bool", bias))
+        places.append(written_bias(b, node.inputs[3], mask == "bool", bias))
     if has_sinks:
         places.append(_sinks_as_float(b, node.inputs[-1]))
     places.append(out)
-    library = LibraryNode(b.label((i,)), (i,))
-    library.callback = callback
-    library.places = places
-    library.integers = list[IntLike](integers)
-    library.slots = [node.scalar_slot]
-    library.reads = [p.buffer for p in places[:-1]]
-    library.writes = [out.buffer]
     library.outputs = {i: out}
+    if of_sums:
+        sums = b.result(of_sums[0])
+        places.append(sums)
+        library.outputs |= {j: b.define(j, sums) for j in of_sums}
+    library.places = places
+    library.reads = [p.buffer for p in places if p not in library.outputs.values()]
     b.emit(library)
     return True
 
 
-def _written_bias(b: Builder, j: int, is_bool: bool, bias: View) -> View:
-    """The mask as cuDNN takes it: added to the scores, its last two dims written out."""
+def cudnn_node(
+    b: Builder, covers: Sequence[int], callback: sdpa.Callback, tensors: Sequence[View], slot: int
+) -> LibraryNode | None:
+    """A node that calls for a graph of cuDNN's, its places still to be named; None if cuDNN declines the call."""
+    integers: list[Sym] = [x for view in tensors for x in (*view.dims, *view.strides)]
+    try:
+        callback.entry_for([b.table.value(x) for x in integers], b.tape.scalars[slot])
+    except sdpa.DeclinedError:
+        return None
+    library = LibraryNode(b.label(covers), tuple(covers))
+    library.callback = callback
+    library.integers = list[IntLike](integers)
+    library.slots = [slot]
+    # Calls of one key have one workspace: they follow one another.
+    library.writes = [b.token("cuDNN's workspace")]
+    return library
+
+
+def bias_memory(b: Builder, j: int, q: View, k: View) -> View:
+    """Memory for mask j as cuDNN takes it, its last two dims written out."""
+    given = b.dims(j)
+    return b.new((given[0], given[1], q.dims[2], k.dims[2]), q.dtype)
+
+
+def written_bias(b: Builder, j: int, is_bool: bool, bias: View) -> View:
+    """The mask as cuDNN takes it: added to the scores."""
     view = b.read(j)
     writer = ProgramWriter(b, bias.dims)
     dtype = bias.dtype

@@ -62,6 +62,7 @@ class Builder:
         self._done: set[int] = set()
         self._reads: dict[int, View] = {}  # of the unit being lowered
         self.computed_inside: set[int] = set()  # nodes of that unit whose results may never be in memory
+        self._tokens: dict[str, Buffer] = {}
         self._fuse = fuse
 
     # ---- the whole
@@ -197,6 +198,10 @@ class Builder:
         for j in (i, *self.analysis.views_of(i)):
             self._values.pop(j, None)
 
+    def is_defined(self, i: int) -> bool:
+        """Whether it is known where the result of node i lies."""
+        return i in self._values
+
     def result(self, i: int) -> View:
         """New contiguous memory for the result of node i."""
         return self.define(i, self.new(self.dims(i), self.dtype(i)))
@@ -282,6 +287,12 @@ class Builder:
             return False
         outputs = any(self.tape_nodes[v].is_output for j in holders for v in (j, *self.analysis.views_of(j)))
         return not outputs and all(r == i or r in self._done for r in readers)
+
+    def token(self, what: str) -> Buffer:
+        """A buffer that nodes write, if they share `what` and so must run one after another."""
+        if what not in self._tokens:
+            self._tokens[what] = Buffer("arena", self.lift(1))
+        return self._tokens[what]
 
     # ---- emission
 

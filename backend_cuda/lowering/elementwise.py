@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..kernels import copy
 from ..kernels import elementwise as kernels
@@ -242,8 +243,13 @@ def emit_copy(b: Builder, source: View, target: View) -> None:
     if _emit_transpose(b, source, target):
         return
     writer = ProgramWriter(b, target.dims)
-    register = writer.load(source)
-    writer.emit([(target, register)], label="copy", copies=[(source, target)])
+    register = writer.load(_as_bits(source))
+    writer.emit([(_as_bits(target), register)], label="copy", copies=[(source, target)])
+
+
+def _as_bits(view: View) -> View:
+    """The view for a copy, which leaves bits as they are: computing with a 16-bit float would quiet a NaN."""
+    return replace(view, dtype="uint16") if view.dtype in ("float16", "bfloat16") else view
 
 
 def write_scalar(b: Builder, i: int) -> View:

@@ -1,7 +1,7 @@
 """Evaluation of tapes with NumPy: the default where there is no GPU, and the oracle everywhere."""
 
 from .. import _graph, observe
-from . import creation, elementwise, fast, indexing, matmul, random, reduce, shape, sort  # noqa: F401  rules register
+from . import attention, creation, elementwise, fast, indexing, matmul, random, reduce, shape, sort  # noqa: F401  rules register
 from .plan import lower
 from .provider import CpuProvider
 

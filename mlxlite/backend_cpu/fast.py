@@ -1,4 +1,4 @@
-"""Normalisation, rotary positions and attention. Everything is computed in float32 (float64 for float64)."""
+"""Normalisation and rotary positions. Everything is computed in float32 (float64 for float64)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 
 from ._rules import Array, narrow, rule, widen
-
-# Scores of at most this many elements are held at a time.
-_SCORES = 1 << 22
 
 
 @rule("rms_norm")
@@ -66,48 +63,4 @@ def _rope(node: Any, x: Array, *more: Array) -> Array:
         np.subtract(left * cosine, right * sine, out=out[..., first])
         np.add(left * sine, right * cosine, out=out[..., second])
         out[..., dims:] = wide[..., dims:]
-    return narrow(out, node.np_dtype)
-
-
-@rule("sdpa")
-def _sdpa(node: Any, q: Array, k: Array, v: Array, *more: Array) -> Array:
-    kind, has_sinks = node.static[:2]
-    (scale,) = node.floats
-    batch, heads, n_queries, _ = q.shape
-    kv_heads, n_keys = k.shape[1:3]
-    group = heads // kv_heads
-    q, k, v = widen(q), widen(k), widen(v)
-    out = np.empty((batch, heads, n_queries, v.shape[-1]), v.dtype)
-    if out.size == 0:
-        return out.astype(node.np_dtype)
-    mask = np.broadcast_to(more[0], (batch, heads, n_queries, n_keys)) if kind in ("bool", "additive") else None
-    sinks = widen(more[-1]).reshape(heads, 1, 1) if has_sinks else None
-    step = max(1, _SCORES // max(1, group * n_keys))
-    for b in range(batch):
-        for head in range(kv_heads):
-            chosen = slice(head * group, (head + 1) * group)
-            for start in range(0, n_queries, step):
-                rows = slice(start, min(start + step, n_queries))
-                part = q[b, chosen, rows]
-                scores = (part.reshape(-1, part.shape[-1]) @ k[b, head].T).reshape(*part.shape[:2], n_keys)
-                scores *= scores.dtype.type(scale)
-                hidden = np.finfo(scores.dtype).min  # finite: a query that sees no key gets the average of all
-                if kind == "causal":
-                    last = np.arange(rows.start, rows.stop)[:, None] + (n_keys - n_queries)
-                    scores[:, np.arange(n_keys) > last] = hidden
-                elif kind == "bool":
-                    assert mask is not None
-                    scores[~mask[b, chosen, rows]] = hidden
-                elif mask is not None:
-                    scores += widen(mask[b, chosen, rows])
-                greatest = scores.max(axis=-1, keepdims=True) if n_keys else np.full((*part.shape[:2], 1), -np.inf)
-                if sinks is not None:
-                    greatest = np.maximum(greatest, sinks[chosen])
-                np.subtract(scores, greatest, out=scores)
-                np.exp(scores, out=scores)
-                total = scores.sum(axis=-1, keepdims=True)
-                if sinks is not None:
-                    total += np.exp(sinks[chosen] - greatest)
-                product = scores.reshape(-1, n_keys) @ v[b, head]
-                out[b, chosen, rows] = product.reshape(*part.shape[:2], v.shape[-1]) / total
     return narrow(out, node.np_dtype)

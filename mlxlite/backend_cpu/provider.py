@@ -18,7 +18,7 @@ from . import plan as plans
 # Ops whose rule returns a view of its first input where it can.
 _VIEWS = frozenset({"reshape", "transpose", "broadcast_to", "slice"})
 # Bound by arithmetic, whose rate here is not known: they have no floor.
-_PRODUCTS = frozenset({"matmul", "addmm", "sdpa"})
+_PRODUCTS = frozenset({"matmul", "addmm", "sdpa", "sdpa_lse", "sdpa_vjp"})
 
 
 @functools.cache

@@ -15,6 +15,9 @@ _rms_norm = general("rms_norm", "normalization")
 _layer_norm = general("layer_norm", "normalization")
 _rope = general("rope", "normalization")
 _sdpa = general("sdpa", "attention")
+# Recorded by the gradient of sdpa alone: see transforms/rules/attention.py.
+_sdpa_lse = general("sdpa_lse", "attention")
+_sdpa_vjp = general("sdpa_vjp", "attention")
 
 _FLOATING = frozenset((_graph.float16, _graph.bfloat16, _graph.float32, _graph.float64))
 _WEIGHTED = (True,)

@@ -1,6 +1,8 @@
-"""Attention, of the family `fast`. Its gradient is made of products and a softmax: the scores are computed again.
+"""Attention, of the family `fast`, and its gradient.
 
-`attention_cotangents` is all that a primitive of its own would have to replace.
+In 16-bit floats the gradient is a primitive, `sdpa_vjp`, which never has all scores in memory; it is given the
+logarithms of the softmax's sums, `sdpa_lse`. A backend may compute those along with the attention itself. Other dtypes,
+boolean masks, and cotangents of masks and sinks are made of products and a softmax: the scores are computed again.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from ...core import shape as shapes
 from ...core.dtypes import finfo
 from ...core.matmul import matmul
 from .._tables import vjp, vmap
+from ..gradients import vjp as vjp_of
 from ._common import spread, unbroadcast
 
 
@@ -38,9 +41,9 @@ def _visible(node: TracedNode, n_queries: int, n_keys: int) -> array | None:
     return ew.less_equal(creation.arange(n_keys, dtype=_graph.int32), _graph.reshape(last, (n_queries, 1)))
 
 
-def _probabilities(node: TracedNode) -> tuple[array, array | None]:
-    """The softmax of the scores, (B, H, Tq, Tk), and that of the sinks, (B, H, Tq, 1)."""
-    kind, has_sinks = node.static[:2]
+def _scores(node: TracedNode) -> array:
+    """scale * q @ k.T with the mask, (B, H, Tq, Tk)."""
+    kind = node.static[0]
     q, k = _wide(node.inputs[0]), _wide(node.inputs[1])
     (scale,) = node.floats
     batch, heads, n_queries, _ = q.shape
@@ -51,10 +54,15 @@ def _probabilities(node: TracedNode) -> tuple[array, array | None]:
     visible = _visible(node, n_queries, n_keys)
     if visible is not None:
         # Finite: a query that sees no key gets the average of all.
-        scores = ew.where(visible, scores, float(finfo(scores.dtype).min))
-    elif kind == "additive":
-        scores = ew.add(scores, _wide(node.inputs[3]))
-    if not has_sinks:
+        return ew.where(visible, scores, float(finfo(scores.dtype).min))
+    return ew.add(scores, _wide(node.inputs[3])) if kind == "additive" else scores
+
+
+def _probabilities(node: TracedNode) -> tuple[array, array | None]:
+    """The softmax of the scores, (B, H, Tq, Tk), and that of the sinks, (B, H, Tq, 1)."""
+    scores = _scores(node)
+    batch, heads, n_queries, n_keys = scores.shape
+    if not node.static[1]:
         return reductions.softmax(scores, -1), None
     sinks = _graph.reshape(_wide(node.inputs[-1]), (1, heads, 1, 1))
     sinks = shapes.broadcast_to(sinks, (batch, heads, n_queries, 1))
@@ -62,8 +70,8 @@ def _probabilities(node: TracedNode) -> tuple[array, array | None]:
     return shapes.slice_along(both, 3, 0, n_keys), shapes.slice_along(both, 3, n_keys, n_keys + 1)
 
 
-def attention_cotangents(node: TracedNode, cotangent: array) -> list[array | None]:
-    """The cotangents of q, k, v, mask and sinks, as far as they are wanted."""
+def _composed_cotangents(node: TracedNode, cotangent: array) -> list[array | None]:
+    """The cotangents of q, k, v, mask and sinks, as far as they are wanted, made of products and a softmax."""
     q, k, v = [_wide(a) for a in node.inputs[:3]]
     wanted = [source >= 0 for source in node.sources]
     (scale,) = node.floats
@@ -97,7 +105,141 @@ def attention_cotangents(node: TracedNode, cotangent: array) -> list[array | Non
     return [None if x is None else _graph.astype(x, a.dtype) for x, a in zip(found, node.inputs, strict=True)]
 
 
-vjp("sdpa")(attention_cotangents)
+# ---- the gradient as a primitive
+
+
+def _is_primitive(node: TracedNode) -> bool:
+    """Whether `sdpa_vjp` does what is wanted."""
+    kind, has_sinks = node.static[:2]
+    n_queries, n_keys = node.inputs[0].shape[2], node.inputs[1].shape[2]
+    if node.dtype.size != 2 or has_sinks or any(source >= 0 for source in node.sources[3:]):
+        return False
+    # A query that sees no key would take part in gradients, which its place in the average of all does not.
+    return kind in ("none", "additive") or (kind == "causal" and n_keys >= n_queries > 0)
+
+
+def _is_packed(q: array, k: array, v: array) -> bool:
+    """Whether the cotangents of q, k and v are heads of one array."""
+    return q.shape[2:] == k.shape[2:] == v.shape[2:]
+
+
+def _packed(parts: list[array], packed: bool) -> array:
+    """Arrays (B, H, T, D) as one: (B, T, sum of H, D), or (sum of B * T * H * D,) if they do not fit together."""
+    turned = [shapes.transpose(a, (0, 2, 1, 3)) for a in parts]
+    if packed:
+        return shapes.concatenate(turned, 2)
+    return shapes.concatenate([_graph.reshape(a, (a.size,)) for a in turned], 0)
+
+
+def _unpacked(a: array, like: list[array], packed: bool) -> list[array]:
+    """What was packed, with the shapes of `like`."""
+    found, start = [], 0
+    for b in like:
+        batch, heads, length, features = b.shape
+        stop = start + (heads if packed else b.size)
+        part = shapes.slice_along(a, 2 if packed else 0, start, stop)
+        found.append(shapes.transpose(_graph.reshape(part, (batch, length, heads, features)), (0, 2, 1, 3)))
+        start = stop
+    return found
+
+
+@vjp("sdpa")
+def attention_cotangents(node: TracedNode, cotangent: array) -> list[array | None]:
+    """The cotangents of q, k, v, mask and sinks, as far as they are wanted."""
+    if not _is_primitive(node):
+        return _composed_cotangents(node, cotangent)
+    q, k, v, *mask = node.inputs
+    batch, heads, n_queries, _ = q.shape
+    lse = fast._sdpa_lse.record(
+        (node.output, q, k, *mask), (batch, heads, n_queries, 1), _graph.float32, node.static, floats=node.floats
+    )
+    packed = _is_packed(q, k, v)
+    total = sum(a.shape[1] if packed else a.size for a in (q, k, v))
+    shape = (batch, n_queries, total, q.shape[3]) if packed else (total,)
+    found = fast._sdpa_vjp.record(
+        (q, k, v, *mask, node.output, lse, cotangent), shape, node.dtype, (*node.static, packed), floats=node.floats
+    )
+    return [*_unpacked(found, [q, k, v], packed), *[None] * len(mask)]
+
+
+class _Stand:
+    """An attention node that is no part of a trace, for rules that look at one."""
+
+    def __init__(self, node: TracedNode, inputs: list[array]) -> None:
+        self.static, self.floats, self.inputs = node.static[:5], node.floats, inputs
+        self.sources = [0, 0, 0, *[-1] * (len(inputs) - 3)]
+
+
+def _split_inputs(node: TracedNode) -> tuple[list[array], array]:
+    """Of `sdpa_vjp`: q, k, v and the mask, and the cotangent. The result of the attention and its sums follow from q, k
+    and v, and so have no derivative of their own."""
+    *attention, _, _, cotangent = node.inputs
+    return attention, cotangent
+
+
+def _gradient(node: TracedNode, inputs: list[array]) -> array:
+    """What `sdpa_vjp` computes, as a function of q, k, v, the mask and the cotangent."""
+    *attention, cotangent = inputs
+    found = _composed_cotangents(_Stand(node, attention), cotangent)[:3]  # type: ignore[arg-type]
+    return _packed([a for a in found if a is not None], node.static[5])
+
+
+@vjp("sdpa_vjp")
+def _gradient_vjp(node: TracedNode, cotangent: array) -> list[array | None]:
+    attention, given = _split_inputs(node)
+    _, found = vjp_of(lambda *inputs: _gradient(node, list(inputs)), [*attention, given], [cotangent])
+    return [*found[:-1], None, None, found[-1]]
+
+
+def _log_sum(node: TracedNode, inputs: list[array]) -> array:
+    """What `sdpa_lse` computes, as a function of q, k and the mask."""
+    q, k, *mask = inputs
+    return reductions.logsumexp(_scores(_Stand(node, [q, k, k, *mask])), -1, True)  # type: ignore[arg-type]
+
+
+@vjp("sdpa_lse")
+def _log_sum_vjp(node: TracedNode, cotangent: array) -> list[array | None]:
+    _, found = vjp_of(lambda *inputs: _log_sum(node, list(inputs)), node.inputs[1:], [cotangent])
+    return [None, *found]
+
+
+def _fold(a: array) -> array:
+    """The mapped axis as a part of the batch."""
+    return _graph.reshape(a, (a.shape[0] * a.shape[1], *a.shape[2:]))
+
+
+def _folded(inputs: list[array], batched: list[bool], size: int, mask_at: int | None) -> list[array]:
+    found = []
+    for k, (a, b) in enumerate(zip(inputs, batched, strict=True)):
+        if k == mask_at and not b and a.shape[0] == 1:
+            found.append(a)
+            continue
+        a = spread(a, b, size)
+        if k == mask_at:  # broadcasts over the batch, which is another one now
+            a = shapes.broadcast_to(a, (size, inputs[0].shape[1] if batched[0] else inputs[0].shape[0], *a.shape[2:]))
+        found.append(_fold(a))
+    return found
+
+
+@vmap("sdpa_lse")
+def _log_sum_vmap(node: TracedNode, inputs: list[array], batched: list[bool], size: int) -> array:
+    folded = _folded(inputs, batched, size, 3 if len(inputs) > 3 else None)
+    shape = (*folded[0].shape[:3], 1)
+    found = fast._sdpa_lse.record(folded, shape, node.dtype, node.static, floats=node.floats)
+    return _graph.reshape(found, (size, -1, *shape[1:]))
+
+
+@vmap("sdpa_vjp")
+def _gradient_vmap(node: TracedNode, inputs: list[array], batched: list[bool], size: int) -> array:
+    folded = _folded(inputs, batched, size, 3 if len(inputs) > 6 else None)
+    packed = node.static[5]
+    shape = (size * node.shape[0], *node.shape[1:])
+    found = fast._sdpa_vjp.record(folded, shape, node.dtype, node.static, floats=node.floats)
+    if packed:
+        return _graph.reshape(found, (size, *node.shape))
+    parts = _unpacked(found, folded[:3], packed)
+    rows = [_graph.reshape(shapes.transpose(a, (0, 2, 1, 3)), (size, a.size // size)) for a in parts]
+    return shapes.concatenate(rows, 1)
 
 
 @vmap("sdpa")
