@@ -151,7 +151,7 @@ class _Entry:
             graph.select_behavior_notes([library.behavior_note.SUPPORTS_CUDA_GRAPH_NATIVE_API])
             graph.check_support()
             graph.build_plans()
-        except (RuntimeError, ValueError) as error:  # cuDNN's own errors are RuntimeErrors
+        except (library.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
             raise DeclinedError(str(error)) from error
         self.graph = graph
         self.uids = [t.get_uid() for t in tensors]
