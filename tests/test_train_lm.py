@@ -290,8 +290,8 @@ def test_the_loss_falls(tmp_path, device):
     arguments = ["--steps", "60", "--warmup", "5", "--learning-rate", "1e-2", "--evaluate-every", "30"]
     record = run(tmp_path / "run", device, *arguments)
     assert record["first_step"] == 0 and len(record["losses"]) == 60
-    # It begins by guessing: log(256), and half the variance of the logits, which is 1. Text has few distinct bytes: over
-    # seeds, and over the texts of Python's versions, the mean of a batch is spread by about 0.5.
+    # It begins by guessing: log(256), and half the variance of the logits, which is 1. Text has few distinct bytes:
+    # over seeds, and over the texts of Python's versions, the mean of a batch is spread by about 0.5.
     assert record["losses"][0] == pytest.approx(math.log(256) + 0.5, abs=1.5)
     assert record["losses"][-1] < record["losses"][0] - 2.5
     assert [step for step, _ in record["evaluations"]] == [30, 60]

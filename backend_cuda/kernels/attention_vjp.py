@@ -229,4 +229,4 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
             yield generate_lse(dtype, 64, 2, mask, mask_dtype="float32")
             for head_dim, value_dim in ((64, 64), (33, 7)):
                 yield generate_dq(dtype, head_dim, value_dim, 2, mask)
-                yield generate_dkv(dtype, head_dim, value_dim, 2, mask)
+                yield generate_dkv(dtype, head_dim, value_dim, 1, mask)
