@@ -51,6 +51,14 @@ def test_views_cost_nothing(plans: list[Plan]) -> None:
     assert len(plans[0].nodes) == 1
 
 
+def test_what_was_split_is_put_together_without_a_copy(plans: list[Plan]) -> None:
+    a = mx.softmax(normal(4, 9), axis=-1)
+    left, middle, right = mx.split(a, 3, axis=1)
+    mx.eval(mx.concatenate([left, middle, right], axis=1) @ normal(9, 2), mx.concatenate([right, left], axis=1))
+    found = labels(plans[0])
+    assert found.count("copy") == 2 and len(found) == 4, found
+
+
 def test_kept_intermediates_are_outputs_of_the_same_kernel(plans: list[Plan]) -> None:
     a = normal(5)
     b = a * 2

@@ -52,7 +52,11 @@ def _broadcast_dims(a: Analysis, i: int) -> Dims:
 def _slice_dims(a: Analysis, i: int) -> Dims:
     node = a.nodes[i]
     source = a.dims[node.inputs[0]]
-    return tuple(source[d] if how == 0 else a.fresh(i, d) for d, how in enumerate(node.static[0]))
+    dims = tuple(source[d] if how == 0 else a.fresh(i, d) for d, how in enumerate(node.static[0]))
+    if len(node.static) > 1:
+        axis, _, parts = node.static[1]
+        a.table.equate(source[axis], dims[axis] * parts)
+    return dims
 
 
 @dim_rule("concatenate")
@@ -102,7 +106,11 @@ def _broadcast_to(b: Builder, i: int) -> View:
 def _slice(b: Builder, i: int) -> View:
     node = b.tape_nodes[i]
     view = b.value(node.inputs[0])
-    return sliced(b, view, node.static[0], b.ints(i), b.dims(i))
+    starts = b.ints(i)
+    if len(node.static) > 1:  # one of equal parts
+        axis, index, _ = node.static[1]
+        starts[axis] = b.dims(i)[axis] * index
+    return sliced(b, view, node.static[0], starts, b.dims(i))
 
 
 def sliced(b: Builder, view: View, mask: tuple[int, ...], ints: list[Sym], dims: Dims) -> View:
@@ -172,6 +180,11 @@ def _copy(b: Builder, i: int) -> None:
 def _concatenate(b: Builder, i: int) -> None:
     node = b.tape_nodes[i]
     (axis,) = node.static
+    parts = [b.value(j) for j in node.inputs if not b.analysis.is_empty(j)]
+    if parts and _follow_one_another(b, parts, axis):
+        first = parts[0]
+        b.define(i, View(first.buffer, first.dtype, first.offset, b.dims(i), first.strides))
+        return
     out = b.result(i)
     offset = out.offset
     for j in node.inputs:
@@ -179,6 +192,21 @@ def _concatenate(b: Builder, i: int) -> None:
             view = b.value(j)
             b.copy(view, View(out.buffer, out.dtype, offset, view.dims, out.strides))
             offset = offset + view.dims[axis] * out.strides[axis]
+
+
+def _follow_one_another(b: Builder, parts: list[View], axis: int) -> bool:
+    """Whether results of this plan lie in memory as they are to be put together: what was split and not moved since."""
+    for before, after in itertools.pairwise(parts):
+        same = before.buffer is after.buffer and before.buffer.kind == "arena" and before.dtype == after.dtype
+        if not same or before.offset + before.dims[axis] * before.strides[axis] != after.offset:
+            return False
+        if any(
+            x != y
+            for d, (x, y) in enumerate(zip(before.strides, after.strides, strict=True))
+            if d == axis or before.dims[d].const != 1
+        ):
+            return False
+    return len(parts) > 1
 
 
 @lowers("view")

@@ -7,6 +7,7 @@ ceiling division, a maximum) becomes an atom of its own.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Union
 
@@ -131,6 +132,9 @@ class SymTable:
         a, b = self.resolve(a), self.resolve(b)
         if a == b or a.const is not None or b.const is not None:
             return
+        factor = math.gcd(*a.terms.values(), *b.terms.values())
+        if factor > 1:
+            a, b = (Sym(self, {m: c // factor for m, c in x.terms.items()}) for x in (a, b))
         for x, y in ((a, b), (b, a)):
             lone = self._lone(x)
             if lone is not None and not self._mentions(y, lone):

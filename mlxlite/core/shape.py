@@ -219,6 +219,18 @@ def slice_along(a: array, axis: int, start: int, stop: int, step: int = 1, *, st
     return strided_slice(a, starts, counts, steps, stream=stream)
 
 
+def part_of(a: array, axis: int, index: int, parts: int, *, stream: Any = None) -> array:
+    """The view of one of several equal parts along an axis. That it is one of them is known for all sizes."""
+    if parts == 1:
+        return alias(a)
+    rank, shape = a.ndim, list(a.shape)
+    shape[axis] //= parts
+    starts, mask = [0] * rank, [WHOLE] * rank
+    starts[axis], mask[axis] = index * shape[axis], UNIT_STEP
+    static = (tuple(mask), (axis, index, parts))
+    return _slice.record((a,), shape, a.dtype, static, (*starts, *[1] * rank), stream=stream)
+
+
 def reverse(a: array, axis: int, *, stream: Any = None) -> array:
     """A view of `a` with one axis turned round."""
     n = a.shape[axis]
@@ -413,8 +425,7 @@ def split(a: array, /, indices_or_sections: int | Sequence[int], axis: int = 0, 
             "[split] Array split does not result in sub arrays with equal size: "
             f"attempting {sections} splits along axis {axis} for shape {a.shape}."
         )
-    size = n // sections
-    return [slice_along(a, axis, i * size, (i + 1) * size, stream=stream) for i in range(sections)]
+    return [part_of(a, axis, i, sections, stream=stream) for i in range(sections)]
 
 
 def unstack(x: array, /, *, axis: int = 0, stream: Any = None) -> tuple[array, ...]:

@@ -7,6 +7,8 @@ be transformed again.
 * `picks`: for a primitive whose results are elements of its first input, `rule(node, before, cotangent)` gives the
   cotangent of that input: what has reached it from elsewhere, `before`, with this one added where it was picked; None
   stands for zeros. It is the vjp too. So parts of one array are put together in one array, and not in one each.
+* `covers`: for such a primitive, `rule(parts)` gives the same for a list of (node, cotangent) of one input, if together
+  they are all of it and nothing twice; else None.
 * `jvp`: `rule(node, tangents)` gives the tangent of the output. A tangent is None where it is zero; not all of them
   are. A primitive without such a rule gets its tangent from its vjp.
 * `vmap`: `rule(node, inputs, batched, size)`: the inputs of which `batched` is true have a new first axis of that size,
@@ -27,6 +29,7 @@ Cotangents = Sequence["array | None"]
 Rule = Callable[..., Any]
 
 PICKS: dict[str, Callable[[TracedNode, array | None, array], array]] = {}
+COVERS: dict[str, Callable[[list[tuple[TracedNode, array]]], array | None]] = {}
 VJP: dict[str, Callable[[TracedNode, array], Cotangents]] = {}
 JVP: dict[str, Callable[[TracedNode, list[array | None]], array | None]] = {}
 VMAP: dict[str, Callable[[TracedNode, list[array], list[bool], int], array]] = {}
@@ -68,6 +71,7 @@ def picks(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
+covers = _registers(COVERS)
 jvp = _registers(JVP)
 vmap = _registers(VMAP)
 

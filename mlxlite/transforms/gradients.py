@@ -13,7 +13,7 @@ from .._graph import Dtype, TracedNode, array
 from ..core import creation
 from ..core import elementwise as ew
 from . import _trees, replay
-from ._tables import HOLOMORPHIC, PICKS, VJP, missing
+from ._tables import COVERS, HOLOMORPHIC, PICKS, VJP, missing
 from ._trace import VJP as READ_FOR_VJP
 from ._trace import Graph, Trace
 
@@ -34,6 +34,7 @@ def walk_back(
     The list of nodes is used up, so that an intermediate result is held no longer than it is needed.
     """
     flowing: dict[int, array] = {}
+    picked: dict[int, list[tuple[TracedNode, array]]] = {}  # what belongs to parts of a value
 
     def add(values: Sequence[int], found: Sequence[array | None]) -> None:
         for value, cotangent in zip(values, found, strict=True):
@@ -41,26 +42,44 @@ def walk_back(
                 before = flowing.get(value)
                 flowing[value] = cotangent if before is None else before + cotangent
 
+    def arrived(value: int) -> array | None:
+        return _put_together(flowing.pop(value, None), picked.pop(value, []))
+
     add(outputs, cotangents)
     while nodes:
         node = nodes.pop()
         if node.name == "call":
             results = node.outputs
-            parts = [flowing.pop(node.first + i, None) for i in range(len(results))]
+            parts = [arrived(node.first + i) for i in range(len(results))]
             if any(part is not None for part in parts):
                 given = [creation.zeros_like(o) if c is None else c for o, c in zip(results, parts, strict=True)]
                 add(node.sources, node.info.vjp(node.inputs, given, results))
             continue
-        arrived = flowing.pop(node.first, None)
-        if arrived is None:
+        cotangent = arrived(node.first)
+        if cotangent is None:
             continue
-        place, source = PICKS.get(node.name), node.sources[0]
-        before = flowing.get(source) if place and source >= 0 else None
-        if place and before is not None and before.dtype == arrived.dtype:
-            flowing[source] = place(node, before, arrived)
+        if node.name in PICKS and node.sources[0] >= 0:
+            picked.setdefault(node.sources[0], []).append((node, cotangent))
         else:
-            add(node.sources, cotangents_of(node, arrived))
-    return [flowing.get(i) for i in range(n_arguments)]
+            add(node.sources, cotangents_of(node, cotangent))
+    return [arrived(i) for i in range(n_arguments)]
+
+
+def _put_together(found: array | None, parts: list[tuple[TracedNode, array]]) -> array | None:
+    """The cotangent of a value: what is known of all of it, and of parts."""
+    name = parts[0][0].name if parts else ""
+    if found is None and len(parts) > 1 and name in COVERS and all(node.name == name for node, _ in parts):
+        found = COVERS[name](parts)
+        if found is not None:
+            return found
+    for node, part in parts:
+        if found is not None and found.dtype == part.dtype:
+            found = PICKS[node.name](node, found, part)
+        else:
+            whole = cotangents_of(node, part)[0]
+            assert whole is not None
+            found = whole if found is None else found + whole
+    return found
 
 
 def cotangents_of(node: TracedNode, cotangent: array) -> Sequence[array | None]:

@@ -137,7 +137,10 @@ def _unpacked(a: array, like: list[array], packed: bool) -> list[array]:
     for b in like:
         batch, heads, length, features = b.shape
         stop = start + (heads if packed else b.size)
-        part = shapes.slice_along(a, 2 if packed else 0, start, stop)
+        if packed and a.shape[2] == len(like) * heads:
+            part = shapes.part_of(a, 2, start // heads, len(like))
+        else:
+            part = shapes.slice_along(a, 2 if packed else 0, start, stop)
         found.append(shapes.transpose(_graph.reshape(part, (batch, length, heads, features)), (0, 2, 1, 3)))
         start = stop
     return found

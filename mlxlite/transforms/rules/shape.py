@@ -7,7 +7,7 @@ from ..._graph import TracedNode, array
 from ...core import creation
 from ...core import shape as shapes
 from ...core._registry import PRIMITIVES
-from .._tables import jvp, picks, vjp, vmap
+from .._tables import covers, jvp, picks, vjp, vmap
 from ._common import align, linear, spread_all, unbroadcast
 
 WHOLE = shapes.WHOLE
@@ -66,10 +66,30 @@ def update_slice(a: array, update: array, mask: tuple[int, ...], ints: tuple[int
 
 @picks("slice")
 def _slice_vjp(node: TracedNode, before: array | None, cotangent: array) -> array:
-    (mask,) = node.static
+    mask = node.static[0]
     if before is not None:
         return update_slice(before, cotangent, mask, node.ints, "add")
     return update_slice(creation.zeros(node.inputs[0].shape, cotangent.dtype), cotangent, mask, node.ints)
+
+
+@covers("slice")
+def _slices_of_all(parts: list[tuple[TracedNode, array]]) -> array | None:
+    """Slices along one axis that follow one another from its begin to its end, as those of `split` do."""
+    mask = parts[0][0].static[0]
+    rank = len(mask)
+    axes = [d for d, how in enumerate(mask) if how != WHOLE]
+    if len(axes) != 1 or any(node.static[0] != mask for node, _ in parts):
+        return None
+    (axis,) = axes
+    if any(node.ints[rank + axis] != 1 for node, _ in parts) or len({c.dtype for _, c in parts}) != 1:
+        return None
+    ordered = sorted(parts, key=lambda part: (part[0].ints[axis], part[0].shape[axis]))
+    end = 0
+    for node, _ in ordered:
+        if node.ints[axis] != end:
+            return None
+        end += node.shape[axis]
+    return shapes.concatenate([c for _, c in ordered], axis) if end == parts[0][0].inputs[0].shape[axis] else None
 
 
 def take_slice(a: array, shape: tuple[int, ...], mask: tuple[int, ...], ints: tuple[int, ...]) -> array:
