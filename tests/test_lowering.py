@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import mlxlite.core as mx
+import mlxlite.nn as nn
 from backend_cuda.lowering.plan import KernelNode, Plan
 from tests.checked_backend import checked
 from tests.random_programs import RandomProgram
@@ -205,11 +206,38 @@ def test_positions_of_expressions(plans: list[Plan]) -> None:
 
 def test_a_group_that_others_read_is_not_only_reduced(plans: list[Plan]) -> None:
     a = normal(4, 9)
-    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True))(a * 2 + 1))
+    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True))(mx.exp(a)))
     assert len(plans[-1].nodes) == 3
     b = a * 2
     mx.eval(b.sum(), b)
     assert len(plans[-1].nodes) == 2
+
+
+def test_cheap_groups_are_computed_by_each_reader(plans: list[Plan]) -> None:
+    a, b = normal(4, 9), normal(4, 1, seed=1)
+    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True))(a * 2 + 1))
+    assert labels(plans[-1]) == ["multiply+add+sum", "multiply+add+subtract"]
+    short = a.astype(mx.float16)
+    mx.eval(short)
+    mx.eval((lambda y: y - mx.logsumexp(y, axis=-1, keepdims=True))(short.astype(mx.float32) - b))
+    assert labels(plans[-1]) == ["astype+subtract+logsumexp", "astype+subtract+subtract"]
+    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True))(a + normal(4, 9, seed=2)))  # reads more than it writes
+    assert len(plans[-1].nodes) == 3
+    mx.eval((lambda y: [y - y.sum(axis=-1, keepdims=True), y @ normal(9, 9)])(a * 2 + 1))  # a product reads memory
+    assert len(plans[-1].nodes) == 4
+
+
+def test_a_cross_entropy_reads_16_bit_logits_and_writes_nothing_of_their_size(plans: list[Plan]) -> None:
+    x, w, targets = normal(6, 4).astype(mx.bfloat16), normal(4, 40).astype(mx.bfloat16), mx.array([3, 0, 39, 7, 7, 1])
+    mx.eval(x, w)
+
+    def loss(x: mx.array) -> mx.array:
+        return nn.losses.cross_entropy((x @ w).astype(mx.float32), targets, reduction="mean")
+
+    mx.eval(mx.value_and_grad(loss)(x))
+    plan = plans[-1]
+    large = [v for node in plan.nodes for v in node.outputs.values() if plan.table.value(v.buffer.nbytes) >= 2 * 6 * 40]
+    assert len(large) == 2 and {v.dtype for v in large} == {"bfloat16"}, labels(plan)  # the logits and their gradient
 
 
 def test_expressions_of_numbers_are_reduced(plans: list[Plan]) -> None:
@@ -243,7 +271,7 @@ def test_groups_that_are_asked_for_or_read_twice_stay(plans: list[Plan]) -> None
 
 def test_a_group_that_waits_for_a_sum_takes_what_does_not(plans: list[Plan]) -> None:
     a = normal(4, 9)
-    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True) * 0.01)(a * 2 + 1))
+    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True) * 0.01)(mx.exp(a)))
     assert len(plans[-1].nodes) == 3
     mx.eval(mx.exp(a) * a.sum(axis=-1, keepdims=True))
     assert len(plans[-1].nodes) == 2

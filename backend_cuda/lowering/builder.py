@@ -62,6 +62,7 @@ class Builder:
         self._done: set[int] = set()
         self._reads: dict[int, View] = {}  # of the unit being lowered
         self.computed_inside: set[int] = set()  # nodes of that unit whose results may never be in memory
+        self.repeated: set[int] = set()  # nodes that every reader computes for itself
         self._tokens: dict[str, Buffer] = {}
         self._fuse = fuse
 
@@ -84,6 +85,7 @@ class Builder:
     def _regroup(self, units: list[Unit], unit_of: dict[int, int]) -> None:
         from . import elementwise, reduce, row_product
 
+        elementwise.compute_where_read(self, units, unit_of)
         elementwise.fuse(self, units, unit_of)
         row_product.fuse(self, units, unit_of)
         reduce.fuse(self, units, unit_of)

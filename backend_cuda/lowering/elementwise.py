@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,15 +13,19 @@ from ..kernels.codegen import Access, Instruction
 from ..kernels.codegen import Operand as KernelOperand
 from ..kernels.codegen import Output as KernelOutput
 from ..kernels.kernel import KernelSource
+from ..kernels.ops import ITEMSIZE
+from ..kernels.reduce import OPS as REDUCTIONS
 from .analysis import MAX_GROUP_OPERANDS, MAX_GROUP_OPS
 from .builder import Builder, Operand
 from .plan import Dims, View, row_major
 from .sym import Sym
-from .units import Unit, can_merge, merge
+from .units import Unit, can_merge, comes_after, merge
 
 # Of a dim that is adjacent in memory: shorter ones leave a tile of shared memory mostly empty.
 SHORTEST_TRANSPOSED = 16
-MAX_REPEATED_OPS = 8  # of a group that is computed again for each element it is broadcast to
+MAX_REPEATED_OPS = 8  # of a group that is computed again for each element it is broadcast to, or by each reader
+MAX_REDUCED_OPERANDS = 4  # of a group in front of a reduction: each is loaded several packs at a time
+CHEAP = frozenset({"astype", "negative", "add", "subtract", "multiply"})
 
 
 @functools.lru_cache(maxsize=4096)
@@ -95,6 +100,73 @@ def fuse(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
             merge(units, unit_of, {source, target}, target)
 
 
+def compute_where_read(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
+    """Dissolve small groups of cheap ops whose operands are no larger than their result: every reader computes it for
+    itself, and nobody writes it. So logits of 16 bits that a loss wants in float32 are never in memory as that."""
+    nodes = b.tape_nodes
+    for u, unit in enumerate(units):
+        if not unit.elementwise or not 1 <= len(unit.members) <= MAX_REPEATED_OPS or unit.recipe is not None:
+            continue
+        inside, i = set(unit.members), unit.members[-1]
+        if not all(nodes[m].name in CHEAP and not nodes[m].is_output for m in inside) or b.analysis.is_empty(i):
+            continue
+        readers = b.analysis.consumers[i]
+        if len(readers) < 2 or any(set(b.analysis.consumers[m]) - inside for m in inside - {i}):
+            continue
+        arrays = _read_by(b, inside)
+        if sum(_nbytes(b, j) for j in arrays) > 1.25 * _nbytes(b, i):
+            continue
+        if not all(_can_compute(b, units, unit_of, unit, arrays, r) for r in readers):
+            continue
+        reading = {unit_of[r] for r in readers}
+        # Those that waited for this group, to overwrite what it read, wait for its readers.
+        waiting = [w for w, other in enumerate(units) if u in other.after and w not in reading]
+        if any(comes_after(units, r, w) for r in reading for w in waiting):
+            continue
+        for w in (*reading, *waiting):
+            units[w].after.discard(u)
+        for w in waiting:
+            units[w].after |= reading
+        for r in reading:
+            units[r].after |= unit.after
+        for m in inside:
+            del unit_of[m]
+        b.repeated |= inside
+        unit.members, unit.after = [], set()
+
+
+def _read_by(b: Builder, members: set[int]) -> set[int]:
+    """The arrays that a group reads, if it computes what every reader computes for itself."""
+    found: set[int] = set()
+    stack = list(members)
+    while stack:
+        for j in b.tape_nodes[stack.pop()].inputs:
+            if j in b.repeated:
+                stack.append(j)
+            elif b.tape_nodes[j].role != "scalar" and j not in members:
+                found.add(j)
+    return found
+
+
+def _nbytes(b: Builder, i: int) -> int:
+    return math.prod(b.example(i)) * ITEMSIZE[b.dtype(i)]
+
+
+def _can_compute(
+    b: Builder, units: list[Unit], unit_of: dict[int, int], group: Unit, arrays: set[int], reader: int
+) -> bool:
+    """Whether a reader of a group's last node can be given what the group reads."""
+    unit = units[unit_of[reader]] if reader in unit_of else None
+    if unit is None or unit.recipe is not None or unit is group:
+        return False
+    node, i = b.tape_nodes[reader], group.members[-1]
+    if node.name == "take_along_axis":  # it casts what it has picked
+        return node.inputs[1] != i and [b.tape_nodes[m].name for m in group.members] == ["astype"]
+    if not unit.elementwise:
+        return node.name in REDUCTIONS and len(arrays) <= MAX_REDUCED_OPERANDS
+    return len((_read_by(b, set(unit.members)) | arrays) - {i}) <= MAX_GROUP_OPERANDS
+
+
 def lower_group(b: Builder, members: Sequence[int]) -> None:
     """Emit one kernel for elementwise nodes; the last has the dims of the loops, others may be broadcast to them."""
     inside = set(members)
@@ -124,6 +196,7 @@ class ProgramWriter:
         self.scalars: list[int] = beside.scalars if beside else []
         self.ints: list[Sym] = beside.ints if beside else []
         self._scalar_numbers: dict[int, int] = beside._scalar_numbers if beside else {}
+        self.repeated: list[int] = []  # computed here, as by every reader
 
     def instruction(self, instruction: Instruction) -> int:
         self.program.append(instruction)
@@ -142,6 +215,9 @@ class ProgramWriter:
             if node.role == "scalar":
                 number = self.scalar_number(node.scalar_slot)
                 self.registers[j] = self.instruction(("scalar", number, node.dtype.name))
+            elif j in self.b.repeated:
+                self.repeated.append(j)
+                self.add(j)
             else:
                 self.registers[j] = self.load(self.b.read(j))
         return self.registers[j]
@@ -184,6 +260,7 @@ class ProgramWriter:
     ) -> None:
         """The kernel, with (memory, register) to write."""
         b = self.b
+        covers = self.covered(covers)
         strides = [broadcast_strides(b, v, self.dims) for v in self.operands] + [list(v.strides) for v, _ in outputs]
         dims, strides = collapse(b, self.dims, strides)
         n = len(self.operands)
@@ -206,6 +283,10 @@ class ProgramWriter:
             label=label,
             copies=copies,
         )
+
+    def covered(self, members: Sequence[int]) -> tuple[int, ...]:
+        """What the kernel computes, in order."""
+        return tuple(sorted({*members, *self.repeated})) if members else ()
 
     def _output_access(self, strides: Sequence[Sym], dims: Sequence[Sym]) -> Access:
         access = access_of(self.b, strides, dims)

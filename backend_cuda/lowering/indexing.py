@@ -134,16 +134,24 @@ def _without_axis(b: Builder, view: View, axis: int) -> list[Sym]:
 def _take_along_axis(b: Builder, i: int) -> None:
     node = b.tape_nodes[i]
     (axis,) = node.static
-    source, index = (b.read(j) for j in node.inputs)
+    a, index = node.inputs[0], b.read(node.inputs[1])
+    cast = a if a in b.repeated else None  # of what was picked, and not of all there is to pick from
+    source = b.read(a if cast is None else b.tape_nodes[a].inputs[0])
     dims, (of_source, of_index) = collapse(b, b.dims(i), [_without_axis(b, source, axis), list(index.strides)])
+    picked = b.result(i) if cast is None else b.new(b.dims(i), source.dtype)
     b.kernel(
         _take_along_kernel(source.dtype, index.dtype, len(dims)),
         dims,
         [Operand(source, of_source), Operand(index, of_index)],
-        [Operand(b.result(i), ())],
+        [Operand(picked, ())],
         ints=[source.dims[axis], source.strides[axis]],
-        covers=(i,),
+        covers=(i,) if cast is None else (),
+        label="take_along_axis",
     )
+    if cast is not None:
+        writer = ProgramWriter(b, picked.dims)
+        wide = ("op", "astype", (), (writer.load(picked),), (picked.dtype,), b.dtype(cast))
+        writer.emit([(b.result(i), writer.instruction(wide))], covers=(cast, i))
 
 
 @lowers("put_along_axis")

@@ -12,7 +12,7 @@ from ..kernels.codegen import Operand as KernelOperand
 from ..kernels.kernel import KernelSource
 from .analysis import Analysis, Dims, dim_rule
 from .builder import Builder, Operand, lowers
-from .elementwise import ProgramWriter, access_of, broadcast_strides, collapse
+from .elementwise import MAX_REDUCED_OPERANDS, ProgramWriter, access_of, broadcast_strides, collapse
 from .plan import View
 from .sym import Sym
 from .units import Unit, merge
@@ -44,8 +44,6 @@ def _generated(
 
 
 # ---- elementwise groups in front
-
-MAX_OPERANDS = 4  # of such a group: each is loaded several packs at a time
 
 
 @dataclass
@@ -83,7 +81,7 @@ def fuse(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
         if any(b.tape_nodes[m].is_output or b.tape_nodes[m].name == "arange" for m in unit.members):
             continue
         arrays = {j for m in unit.members for j in b.tape_nodes[m].inputs if b.tape_nodes[j].role != "scalar"} - inside
-        if not 1 <= len(arrays) <= MAX_OPERANDS:
+        if not 1 <= len(arrays) <= MAX_REDUCED_OPERANDS:
             continue
         target, source = unit_of[i], unit_of[value]
         recipe = Reduced(sorted(unit.members), value, i)
@@ -96,14 +94,15 @@ def fuse(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
 
 @lowers(*kernels.OPS)
 def _reduce(b: Builder, i: int) -> None:
-    source = b.read(b.tape_nodes[i].inputs[0])
-    writer = ProgramWriter(b, source.dims)
-    emit_reduction(b, i, writer, writer.load(source), b.result(i), (i,))
+    (source,) = b.tape_nodes[i].inputs
+    writer = ProgramWriter(b, b.dims(source))
+    emit_reduction(b, i, writer, writer.operand(source), b.result(i), (i,))
 
 
 def emit_reduction(b: Builder, i: int, writer: ProgramWriter, register: int, out: View, covers: Sequence[int]) -> None:
     """A kernel that runs a program and reduces what is in a register, as node i says, into contiguous `out`."""
     node = b.tape_nodes[i]
+    covers = writer.covered(covers)
     op, axes = node.name, node.static[0]
     sizes = writer.dims
     if op in ("argmax", "argmin") and not axes:

@@ -70,15 +70,18 @@ def cross_entropy(
         expected.pop(axis)
     if targets.shape != tuple(expected):
         raise ValueError(f"Targets of shape {targets.shape} do not fit logits of shape {logits.shape}, axis {axis}.")
-    # Softmax does not see a constant; without it logits of 16 bits keep their digits.
-    logits = logits - mx.stop_gradient(mx.max(logits, axis=axis, keepdims=True))
+    dtype = logits.dtype
+    if short := dtype in (mx.float16, mx.bfloat16):
+        logits = logits.astype(mx.float32)  # a difference of large numbers, of which 16 bits would keep few digits
     score = mx.sum(logits * targets, axis=axis) if as_probabilities else _picked(logits, targets, axis)
-    loss = mx.logsumexp(logits, axis=axis)
+    # Softmax does not see a constant. Less this one, the logarithm is exact where the right class is likely.
+    shift = mx.stop_gradient(mx.where(mx.isfinite(score), score, 0))
+    loss = mx.logsumexp(logits - mx.expand_dims(shift, axis), axis=axis)
     if label_smoothing > 0:
-        loss = loss - (1 - label_smoothing) * score - label_smoothing * mx.mean(logits, axis=axis)
+        loss = loss + (shift - (1 - label_smoothing) * score - label_smoothing * mx.mean(logits, axis=axis))
     else:
-        loss = loss - score
-    return _reduced(loss, reduction, weights)
+        loss = loss + (shift - score)
+    return _reduced(loss.astype(dtype) if short else loss, reduction, weights)
 
 
 def binary_cross_entropy(
