@@ -148,7 +148,12 @@ def test_vmap_agrees_with_a_loop(name):
             assert_close(to_numpy(found[k]), expected, case=(name, mapped, k), tolerance=2e-5, scale=4.0)
 
 
-ELSEWHERE = {"sdpa_lse", "sdpa_vjp"}  # test_attention_gradient.py
+ELSEWHERE = {
+    "norm_vjp",
+    "norm_vjp_weight",
+    "sdpa_lse",
+    "sdpa_vjp",
+}  # test_normalization_gradient.py, test_attention_gradient.py
 
 
 @pytest.mark.mlxlite_only

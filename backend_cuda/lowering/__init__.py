@@ -12,6 +12,7 @@ from . import (  # noqa: F401  lowerings register
     fast,
     indexing,
     matmul,
+    normalize_vjp,
     random,
     reduce,
     rope,

@@ -40,6 +40,32 @@ def _layer_norm(node: Any, x: Array, *affine: Array) -> Array:
     return narrow(out, node.np_dtype)
 
 
+def _normal(name: str, x: Array, eps: float) -> tuple[Array, Array]:
+    """The normalised rows, and one over their deviation."""
+    if name == "layer_norm":
+        x = x - np.mean(x, axis=-1, keepdims=True)
+    inverse = 1 / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + x.dtype.type(eps))
+    return x * inverse, inverse
+
+
+@rule("norm_vjp")
+def _norm_vjp(node: Any, x: Array, *more: Array) -> Array:
+    name, has_weight, _, eps = node.static
+    normal, inverse = _normal(name, widen(x), eps)
+    inner = widen(more[-1]) * widen(more[0]) if has_weight else widen(more[-1])
+    found = inner - normal * np.mean(inner * normal, axis=-1, keepdims=True)
+    if name == "layer_norm":
+        found -= np.mean(inner, axis=-1, keepdims=True)
+    return narrow(found * inverse, node.np_dtype)
+
+
+@rule("norm_vjp_weight")
+def _norm_vjp_weight(node: Any, x: Array, c: Array) -> Array:
+    name, features, eps = node.static
+    normal, _ = _normal(name, widen(x), eps)
+    return narrow((widen(c) * normal).reshape(-1, features).sum(axis=0), node.np_dtype)
+
+
 @rule("rope")
 def _rope(node: Any, x: Array, *more: Array) -> Array:
     dims, traditional, has_offset, has_freqs = node.static

@@ -13,6 +13,9 @@ __all__ = ["layer_norm", "rms_norm", "rope", "scaled_dot_product_attention"]
 
 _rms_norm = general("rms_norm", "normalization")
 _layer_norm = general("layer_norm", "normalization")
+# Recorded by the gradients of the two alone: see transforms/rules/normalization.py.
+_norm_vjp = general("norm_vjp", "normalization")
+_norm_vjp_weight = general("norm_vjp_weight", "normalization")
 _rope = general("rope", "normalization")
 _sdpa = general("sdpa", "attention")
 # Recorded by the gradient of sdpa alone: see transforms/rules/attention.py.

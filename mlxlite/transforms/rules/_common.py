@@ -13,6 +13,11 @@ from ...core._registry import PRIMITIVES
 from .._tables import jvp
 
 
+def wide(a: array) -> array:
+    """`a` to compute with: 16-bit floats become float32."""
+    return _graph.astype(a, _graph.float32) if a.dtype.size == 2 else a
+
+
 def unbroadcast(a: array, shape: tuple[int, ...]) -> array:
     """`a` summed over the dims along which an array of `shape` was repeated to a's shape."""
     if a.shape == shape:

@@ -17,11 +17,7 @@ from ...core.dtypes import finfo
 from ...core.matmul import matmul
 from .._tables import vjp, vmap
 from ..gradients import vjp as vjp_of
-from ._common import spread, unbroadcast
-
-
-def _wide(a: array) -> array:
-    return _graph.astype(a, _graph.float32) if a.dtype.size == 2 else a
+from ._common import spread, unbroadcast, wide
 
 
 def _grouped(a: array, kv_heads: int) -> array:
@@ -44,7 +40,7 @@ def _visible(node: TracedNode, n_queries: int, n_keys: int) -> array | None:
 def _scores(node: TracedNode) -> array:
     """scale * q @ k.T with the mask, (B, H, Tq, Tk)."""
     kind = node.static[0]
-    q, k = _wide(node.inputs[0]), _wide(node.inputs[1])
+    q, k = wide(node.inputs[0]), wide(node.inputs[1])
     (scale,) = node.floats
     batch, heads, n_queries, _ = q.shape
     kv_heads, n_keys = k.shape[1:3]
@@ -55,7 +51,7 @@ def _scores(node: TracedNode) -> array:
     if visible is not None:
         # Finite: a query that sees no key gets the average of all.
         return ew.where(visible, scores, float(finfo(scores.dtype).min))
-    return ew.add(scores, _wide(node.inputs[3])) if kind == "additive" else scores
+    return ew.add(scores, wide(node.inputs[3])) if kind == "additive" else scores
 
 
 def _probabilities(node: TracedNode) -> tuple[array, array | None]:
@@ -64,7 +60,7 @@ def _probabilities(node: TracedNode) -> tuple[array, array | None]:
     batch, heads, n_queries, n_keys = scores.shape
     if not node.static[1]:
         return reductions.softmax(scores, -1), None
-    sinks = _graph.reshape(_wide(node.inputs[-1]), (1, heads, 1, 1))
+    sinks = _graph.reshape(wide(node.inputs[-1]), (1, heads, 1, 1))
     sinks = shapes.broadcast_to(sinks, (batch, heads, n_queries, 1))
     both = reductions.softmax(shapes.concatenate([scores, sinks], -1), -1)
     return shapes.slice_along(both, 3, 0, n_keys), shapes.slice_along(both, 3, n_keys, n_keys + 1)
@@ -72,14 +68,14 @@ def _probabilities(node: TracedNode) -> tuple[array, array | None]:
 
 def _composed_cotangents(node: TracedNode, cotangent: array) -> list[array | None]:
     """The cotangents of q, k, v, mask and sinks, as far as they are wanted, made of products and a softmax."""
-    q, k, v = [_wide(a) for a in node.inputs[:3]]
+    q, k, v = [wide(a) for a in node.inputs[:3]]
     wanted = [source >= 0 for source in node.sources]
     (scale,) = node.floats
     batch, heads, n_queries, _ = q.shape
     kv_heads, n_keys = k.shape[1:3]
     shape = (batch, heads, n_queries, n_keys)
     p, of_sinks = _probabilities(node)
-    c = _grouped(_wide(cotangent), kv_heads)
+    c = _grouped(wide(cotangent), kv_heads)
     of_v = matmul(shapes.swapaxes(_grouped(p, kv_heads), -1, -2), c) if wanted[2] else None
     found: list[array | None] = [None, None, of_v]
     if any(wanted[:2]) or any(wanted[3:]):

@@ -1,4 +1,4 @@
-"""Normalisation and rotary positions. 16-bit floats are computed in float32, as by the primitives."""
+"""Rotary positions. 16-bit floats are computed in float32, as by the primitive."""
 
 from __future__ import annotations
 
@@ -6,84 +6,11 @@ from ... import _graph
 from ..._graph import TracedNode, array
 from ...core import creation, fast
 from ...core import elementwise as ew
-from ...core import reduce as reductions
 from ...core import shape as shapes
 from .._tables import jvp, vjp, vmap
 from ..forward import transposed_twice
-from . import attention  # noqa: F401  its rules register
-from ._common import again, align, spread, unbroadcast
-
-
-def wide(a: array) -> array:
-    """`a` to compute with: 16-bit floats become float32."""
-    return _graph.astype(a, _graph.float32) if a.dtype.size == 2 else a
-
-
-def _mean(a: array) -> array:
-    return reductions.mean(a, -1, True)
-
-
-def _back(found: list[array | None], inputs: list[array]) -> list[array | None]:
-    return [None if c is None else _graph.astype(c, a.dtype) for c, a in zip(found, inputs, strict=True)]
-
-
-@vjp("rms_norm")
-def _rms_norm_vjp(node: TracedNode, cotangent: array) -> list[array | None]:
-    x, *rest = [wide(a) for a in node.inputs]
-    (eps,) = node.floats
-    c = wide(cotangent)
-    inverse = ew.rsqrt(ew.add(_mean(ew.square(x)), _graph.scalar(eps, x.dtype)))
-    normal = ew.multiply(x, inverse)
-    inner = ew.multiply(c, rest[0]) if rest else c
-    of_x = ew.multiply(inverse, ew.subtract(inner, ew.multiply(normal, _mean(ew.multiply(inner, normal)))))
-    of_weight = [unbroadcast(ew.multiply(c, normal), w.shape) for w in rest]
-    return _back([of_x, *of_weight], node.inputs)
-
-
-@vmap("rms_norm")
-def _rms_norm_vmap(node: TracedNode, inputs: list[array], batched: list[bool], size: int) -> array:
-    x = spread(inputs[0], batched[0], size)
-    if not any(batched[1:]):
-        return again(node, [x, *inputs[1:]], x.shape)
-    (eps,) = node.floats
-    normal = fast.rms_norm(wide(x), None, eps)
-    return _graph.astype(ew.multiply(normal, align(inputs[1], True, x.ndim - 1)), node.dtype)
-
-
-@vjp("layer_norm")
-def _layer_norm_vjp(node: TracedNode, cotangent: array) -> list[array | None]:
-    has_weight, has_bias = node.static
-    x, *rest = [wide(a) for a in node.inputs]
-    (eps,) = node.floats
-    c = wide(cotangent)
-    centred = ew.subtract(x, _mean(x))
-    inverse = ew.rsqrt(ew.add(_mean(ew.square(centred)), _graph.scalar(eps, x.dtype)))
-    normal = ew.multiply(centred, inverse)
-    inner = ew.multiply(c, rest[0]) if has_weight else c
-    shift = ew.add(_mean(inner), ew.multiply(normal, _mean(ew.multiply(inner, normal))))
-    found: list[array | None] = [ew.multiply(inverse, ew.subtract(inner, shift))]
-    if has_weight:
-        found.append(unbroadcast(ew.multiply(c, normal), rest[0].shape))
-    if has_bias:
-        found.append(unbroadcast(c, rest[-1].shape))
-    return _back(found, node.inputs)
-
-
-@vmap("layer_norm")
-def _layer_norm_vmap(node: TracedNode, inputs: list[array], batched: list[bool], size: int) -> array:
-    has_weight, has_bias = node.static
-    x = spread(inputs[0], batched[0], size)
-    if not any(batched[1:]):
-        return again(node, [x, *inputs[1:]], x.shape)
-    (eps,) = node.floats
-    out = fast.layer_norm(wide(x), None, None, eps)
-    affine = [align(a, b, x.ndim - 1) for a, b in zip(inputs[1:], batched[1:], strict=True)]
-    if has_weight:
-        out = ew.multiply(out, affine[0])
-    if has_bias:
-        out = ew.add(out, affine[-1])
-    return _graph.astype(out, node.dtype)
-
+from . import attention, normalization  # noqa: F401  their rules register
+from ._common import spread, unbroadcast, wide
 
 # ---- rotary positions: a rotation, so its transpose turns the other way
 

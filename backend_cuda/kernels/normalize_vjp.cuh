@@ -1,0 +1,89 @@
+// Gradients of normalisations: rows in registers, columns added up as long as a block lives.
+#pragma once
+#include "reduce.cuh"
+
+// Two sums at a time.
+struct TwoSums {
+    struct State {
+        float first, second;
+    };
+    static DEVICE State identity() { return {0, 0}; }
+    static DEVICE void merge(State& s, State other) {
+        s.first += other.first;
+        s.second += other.second;
+    }
+};
+
+// The part of a row of kD elements that one of kTeam threads has. Elements beyond the row are zeros.
+template <class T, int kTeam_, int kD_>
+struct RowPart {
+    static constexpr int kTeam = kTeam_, kD = kD_, kWidth = 16 / sizeof(T);
+    static constexpr int kPacks = (kD + kTeam * kWidth - 1) / (kTeam * kWidth);
+    float v[kPacks][kWidth];
+
+    static DEVICE int column(int u) { return (u * kTeam + int(threadIdx.x % kTeam)) * kWidth; }
+    struct Raw {
+        Pack<T, kWidth> packs[kPacks];
+    };
+    static DEVICE Raw load(const T* row) {
+        Raw raw;
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) raw.packs[u] = load_pack<kWidth>(row + column(u), kD - column(u));
+        return raw;
+    }
+    DEVICE RowPart() : v{} {}
+    DEVICE explicit RowPart(const Raw& raw) {
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) {
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) v[u][j] = to_compute(raw.packs[u].v[j]);
+        }
+    }
+    // f(a, b, ...) for the elements that rows have at the same place.
+    template <class F, class... Rows>
+    static DEVICE void for_each(F f, Rows&... rows) {
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) {
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) f(rows.v[u][j]...);
+        }
+    }
+    DEVICE bool has(int u, int j) const { return column(u) + j < kD; }
+    DEVICE void store(T* row) const {
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) {
+            Pack<T, kWidth> pack;
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) pack.v[j] = from_compute<T>(v[u][j]);
+            store_pack<kWidth>(row + column(u), pack, kD - column(u));
+        }
+    }
+    template <class Op>
+    static DEVICE typename Op::State merge(typename Op::State s) {
+        if constexpr (kTeam <= 32) {
+            return merge_lanes<Op, kTeam>(s);
+        } else {
+            return merge_block<Op, kTeam>(s);
+        }
+    }
+    // This block's sums, from those of its teams, to sums[0, kD).
+    template <int kThreads>
+    DEVICE void store_sums(float* sums) const {
+        constexpr int kTeams = kThreads / kTeam;
+        __shared__ float all[kTeams * kD];
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) {
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) {
+                if (has(u, j)) all[threadIdx.x / kTeam * kD + column(u) + j] = v[u][j];
+            }
+        }
+        __syncthreads();
+        for (int i = threadIdx.x; i < kD; i += kThreads) {
+            float total = 0;
+#pragma unroll
+            for (int t = 0; t < kTeams; ++t) total += all[t * kD + i];
+            sums[i] = total;
+        }
+    }
+};
