@@ -60,6 +60,7 @@ gpu-test:
 	cmake --build build/gpu && cmake --install build/gpu --prefix . > /dev/null
 	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m pytest --device gpu tests
 
+# make bench ARGS="kernels matmul --peers mlxlite,torch"; suites: overhead array kernels matmul attention llm train
 bench:
 	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) benchmarks/run.py $(ARGS)
 
