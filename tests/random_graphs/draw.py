@@ -200,7 +200,10 @@ class Draw:
     def pick_any(self, *tests: Callable[[Value], bool]) -> Value:
         """A value of any dtype; a new array if there is none."""
         found = self.pick(*tests)
-        return self.leaf(dims=("b", "a")) if found is None else found
+        if found is not None:
+            return found
+        made = self.leaf(dims=("b", "a"))
+        return made if all(test(made) for test in tests) else self.leaf("float32", ("b", "a"))
 
     def within(self, value: Value, low: float, high: float) -> Value:
         """The value of a floating dtype, clipped where it may be outside."""
