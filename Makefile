@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard mlxlite/graph/*.cpp mlxlite/graph/*.h backend_cuda/runtime/*.cpp backend_cuda/runtime/*.h)
 
-.PHONY: test demo digits train-lm lora lint format stubs coverage gpu-test bench test-against-mlx build clean
+.PHONY: test demo digits train-lm lora lint format stubs coverage gpu-test random-graphs bench test-against-mlx build clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -60,6 +60,11 @@ gpu-test:
 	cmake --build build/gpu && cmake --install build/gpu --prefix . > /dev/null
 	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m pytest --device gpu tests
 
+# 20,000 random graphs on the GPU against the CPU; ARGS="--device plans --graphs 3000" needs no GPU.
+random-graphs:
+	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) tools/random_graphs.py $(ARGS)
+
+# make bench ARGS="kernels matmul --peers mlxlite,torch"; suites: overhead array kernels matmul attention llm train
 bench:
 	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) benchmarks/run.py $(ARGS)
 

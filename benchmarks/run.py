@@ -1,6 +1,6 @@
 """Runs benchmark suites on mlxlite and its peers, prints the ratios, and saves figures and plots.
 
-    python benchmarks/run.py overhead array attention llm train
+    python benchmarks/run.py overhead array kernels matmul attention llm train
 
 Every peer runs in a process of its own, one after the other on the same machine. A peer that is not installed is left
 out, and said to be.
@@ -19,10 +19,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-SUITES = ("overhead", "array", "attention", "llm", "train")
+from benchmarks.suites import ERROR, LEFT_OUT, Figure
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITES = ("overhead", "array", "kernels", "matmul", "attention", "llm", "train")
 RATES = ("TB/s", "TFLOP/s", "tok/s")
 
 
@@ -51,10 +53,10 @@ def _measure(suite: str, peer: str, limit: float) -> dict[str, Any]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, cwd=ROOT)
     except subprocess.TimeoutExpired:
-        return {"error": f"did not finish within {limit:g} s"}
+        return {ERROR: f"did not finish within {limit:g} s"}
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not lines:
-        return {"error": (done.stderr or done.stdout).strip()[-2000:]}
+        return {ERROR: (done.stderr or done.stdout).strip()[-2000:]}
     return json.loads(lines[-1].removeprefix("RESULT "))
 
 
@@ -63,28 +65,38 @@ def ratio(mine: float, other: float, unit: str) -> float:
     return mine / other if unit in RATES else other / mine
 
 
+def figures_of(results: dict[str, Any]) -> dict[str, Figure]:
+    """A peer's figures by case: its results without what says that there are none."""
+    return {case: figure for case, figure in results.items() if case not in (ERROR, LEFT_OUT)}
+
+
+def _cell(figure: Figure | None, mine: Figure | None) -> str:
+    """A figure in words; with how many times better mlxlite's is, if that is given."""
+    if figure is None:
+        return "-"
+    value, unit, *details = figure
+    words = [f"{value:.4g} {unit}"]
+    words += [f"{amount:.3g} {name}" for detail in details for name, amount in detail.items()]
+    times = "" if mine is None else f" ({ratio(mine[0], value, unit):.2f}x)"
+    return ", ".join(words) + times
+
+
 def _table(results: dict[str, dict[str, Any]]) -> str:
-    cases = list(dict.fromkeys(case for figures in results.values() for case in figures if case != "error"))
-    peers = list(results)
-    width = max(map(len, cases), default=10)
-    lines = [" " * width + "".join(f"{peer:>26}" for peer in peers)]
-    for case in cases:
-        row = f"{case:<{width}}"
-        mine = results.get("mlxlite", {}).get(case)
-        for peer in peers:
-            figure = results[peer].get(case)
-            if figure is None:
-                row += f"{'-':>26}"
-                continue
-            value, unit = figure
-            text = f"{value:.4g} {unit}"
-            if mine and peer != "mlxlite":
-                text += f" ({ratio(mine[0], value, unit):.2f}x)"
-            row += f"{text:>26}"
-        lines.append(row)
-    for peer in peers:
-        if "error" in results[peer]:
-            lines.append(f"{peer} failed: {results[peer]['error']}")
+    figures = {peer: figures_of(found) for peer, found in results.items()}
+    mine = figures.get("mlxlite", {})
+    rows = [["", *figures]]
+    for case in dict.fromkeys(case for found in figures.values() for case in found):
+        others = {peer: None if peer == "mlxlite" else mine.get(case) for peer in figures}
+        rows.append([case, *(_cell(figures[peer].get(case), others[peer]) for peer in figures)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"{row[0]:<{widths[0]}}" + "".join(f"  {text:>{n}}" for text, n in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+    for peer, found in results.items():
+        lines += [f"{peer} left out {case}: {why}" for case, why in found.get(LEFT_OUT, {}).items()]
+        if ERROR in found:
+            lines.append(f"{peer} failed: {found[ERROR]}")
     return "\n".join(lines)
 
 
@@ -98,9 +110,10 @@ def _plot(suite: str, results: dict[str, dict[str, Any]], path: Path) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
+    results = {peer: figures_of(found) for peer, found in results.items()}
     mine = results.get("mlxlite", {})
-    peers = [p for p in results if p != "mlxlite" and "error" not in results[p]]
-    cases = [c for c in mine if c != "error" and any(c in results[p] for p in peers)]
+    peers = [p for p in results if p != "mlxlite" and results[p]]
+    cases = [c for c in mine if any(c in results[p] for p in peers)]
     if not cases:
         return
     figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(cases) * max(1, len(peers)) + 1.2), layout="constrained")
@@ -144,7 +157,7 @@ def main() -> int:
             if peer not in present:
                 print(f"({peer} is not installed)")
         results = {peer: _measure(suite, peer, options.limit) for peer in present}
-        failed = failed or "error" in results.get("mlxlite", {})
+        failed = failed or ERROR in results.get("mlxlite", {})
         machine = {"gpu": _gpu(), "python": platform.python_version()}
         versions = {peer: _version(peer) for peer in present}
         print(f"\n{suite} on {machine['gpu']}\n{_table(results)}", flush=True)

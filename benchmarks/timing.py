@@ -1,10 +1,10 @@
-"""Measuring: medians of repeated calls, after a warm-up."""
+"""Measuring: medians of repeated calls, after a warm-up; of calls that wait, and of rows of calls that are queued."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -18,3 +18,28 @@ def median_us(call: Callable[[], Any], repeats: int = 15, warmups: int = 2) -> f
         call()
         times.append(time.perf_counter() - start)
     return statistics.median(times) * 1e6
+
+
+def queued_us(calls: Sequence[Callable[[], Any]], wait: Callable[[], Any], aim_us: float = 15e3) -> float:
+    """The time of one call of many that are queued in a row, in microseconds.
+
+    It is the device's, where that is longer than the host takes to queue a call.
+
+    Args:
+        calls: each queues its work. They take turns, on inputs of their own, so that none finds them in a cache.
+        wait: returns when all that is queued is done.
+        aim_us: how long a row should take.
+
+    Returns:
+        The median of five rows, each of at least two calls.
+    """
+
+    def row(length: int) -> None:
+        for i in range(length):
+            calls[i % len(calls)]()
+        wait()
+
+    row(2 * len(calls))  # builds what is built at first, for each set of inputs
+    once = median_us(lambda: row(len(calls)), repeats=1, warmups=0) / len(calls)
+    length = max(2, len(calls), min(200, int(aim_us / once)))
+    return median_us(lambda: row(length), repeats=5, warmups=1) / length

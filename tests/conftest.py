@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # What looks at a backend and not at arrays, and programs that take long: not again on simulated plans.
 NOT_ON_PLANS = ("kernels_*", "lowering*", "runtime_*", "typing", "docs", "explain", "profile", "logging")
-NOT_ON_PLANS += ("generate", "lora", "train_*", "gpu")
+NOT_ON_PLANS += ("generate", "lora", "train_*", "gpu", "benchmarks", "random_graphs")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

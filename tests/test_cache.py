@@ -9,6 +9,9 @@ from .module_under_test import IS_MLX, mx
 if not IS_MLX:
     from mlxlite import _graph
 
+    from .fake_driver.build import run_suite
+    from .many_programs import evaluate_many
+
 pytestmark = pytest.mark.mlxlite_only
 
 
@@ -164,6 +167,18 @@ def test_more_structures_than_the_cache_holds(counts, capacity, device):
     assert info["plans"] <= bound
     assert counts()["misses"] >= n
     assert (a + 1).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("bound", [1024, 100])
+def test_programs_of_many_structures(device, bound):
+    if device == "gpu":
+        pytest.skip("tests/test_gpu.py does so on a GPU, and looks at its runtime and its memory as well")
+    counts = evaluate_many("cpu", bound)
+    assert (counts["evictions"] > 0) == (bound < 600)
+
+
+def test_programs_of_many_structures_on_the_fake_driver(tmp_path):
+    run_suite("cache_suite", tmp_path)
 
 
 def test_clearing():

@@ -10,6 +10,7 @@ import pytest
 
 import mlxlite.core as mx
 from mlxlite import _graph
+from tests.many_programs import evaluate_many
 from tests.random_programs import RandomProgram
 
 pytestmark = pytest.mark.gpu
@@ -185,6 +186,12 @@ def test_memory_is_given_back() -> None:
     del a
     mx.synchronize()
     assert mx.get_active_memory() <= before + (1 << 16)
+
+
+@pytest.mark.parametrize("capacity", [1024, 100])
+def test_many_structures(capacity: int) -> None:
+    counts = evaluate_many("gpu", capacity)
+    assert (counts["evictions"] > 0) == (capacity < 600)
 
 
 def test_a_long_chain() -> None:

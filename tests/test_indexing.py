@@ -148,6 +148,16 @@ def test_at(name):
     assert a.tolist() == before
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint32", "uint64", "int8", "bool"])
+def test_at_subtracts_in_dtypes_without_minus_one(dtype):
+    for index in (slice(1, 3), np.array([0, 1, 0], np.int32)):
+        a = samples(dtype, (4,), domain="positive")
+        for value in (samples(dtype, a[index].shape, seed=1, domain="positive"), 1, 2):
+            same_as_mlx(
+                lambda m, a, v=value, i=index: a.at[_index(m, i)].subtract(_index(m, v)), a, case=(dtype, index, value)
+            )
+
+
 def test_at_counts_every_repetition():
     a = mx.zeros((3,), dtype=mx.int32)
     assert a.at[mx.array([0, 0, 2, 0])].add(1).tolist() == [3, 0, 1]

@@ -59,9 +59,9 @@ def table() -> str:
         record: dict[str, Any] = json.loads((RESULTS / f"{suite}.json").read_text())
         mine, other = (record["results"].get(peer, {}) for peer in ("mlxlite", "mlx"))
         for case in cases:
-            value, unit = mine[case]
+            value, unit, *_ = mine[case]
             theirs = other.get(case)
-            there = _figure(*theirs) if theirs else "not measured in that run"
+            there = _figure(*theirs[:2]) if theirs else "not measured in that run"
             times = f"{ratio(value, theirs[0], unit):.2f}" if theirs else ""
             lines.append(f"| {suite} | {case} | {_figure(value, unit)} | {there} | {times} |")
     return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
-"""Llama with random bfloat16 weights: a prompt of 2048 tokens, then 128 tokens one by one.
+"""Llama and Qwen with random bfloat16 weights: a prompt of 2048 tokens, then 128 tokens one by one.
 
-Model: decoding reads every weight and the KV cache once a token; a prompt is 2 operations a weight and token.
+Model: decoding reads every weight and the KV cache once a token, at BANDWIDTH: `of floor` is the fraction of that rate
+which was reached. A prompt is 2 operations a weight and token.
 """
 
 from __future__ import annotations
@@ -11,37 +12,91 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.suites import Figure
+
 PEERS = ("mlxlite", "mlx")
 PROMPT, GENERATED, RUNS = 2048, 128, 3
+BANDWIDTH = 3.0e12  # bytes a second that a copy moves on an H100
+LLAMA: dict[str, Any] = {"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "qkv_bias": False, "tie_word_embeddings": True}
+QWEN: dict[str, Any] = {"rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "qkv_bias": True, "tie_word_embeddings": True}
 MODELS: dict[str, dict[str, Any]] = {
-    "135M": {
+    "135M": LLAMA | {
         "hidden_size": 576, "num_hidden_layers": 30, "intermediate_size": 1536, "num_attention_heads": 9,
         "num_key_value_heads": 3, "vocab_size": 49152,
     },
-    "1B": {
+    "1B": LLAMA | {
         "hidden_size": 2048, "num_hidden_layers": 16, "intermediate_size": 8192, "num_attention_heads": 32,
         "num_key_value_heads": 8, "vocab_size": 128256, "head_dim": 64,
     },
-    "8B": {
+    "8B": LLAMA | {
         "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336, "num_attention_heads": 32,
         "num_key_value_heads": 8, "vocab_size": 128256,
+    },
+    "Qwen 0.5B": QWEN | {
+        "hidden_size": 896, "num_hidden_layers": 24, "intermediate_size": 4864, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "vocab_size": 151936,
+    },
+    "Qwen 1.5B": QWEN | {
+        "hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960, "num_attention_heads": 12,
+        "num_key_value_heads": 2, "vocab_size": 151936,
+    },
+    "Qwen 7B": QWEN | {
+        "hidden_size": 3584, "num_hidden_layers": 28, "intermediate_size": 18944, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+TINY: dict[str, dict[str, Any]] = {
+    "tiny": LLAMA | {
+        "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 16, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "vocab_size": 20,
+    },
+    "Qwen tiny": QWEN | {
+        "hidden_size": 12, "num_hidden_layers": 1, "intermediate_size": 16, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "vocab_size": 20, "head_dim": 8, "tie_word_embeddings": False,
     },
 }  # fmt: skip
 
 
-def measure(peer: str) -> dict[str, tuple[float, str]]:
-    """Tokens per second and peak memory; models from MLXLITE_BENCH_MODELS (comma-separated), all by default."""
+def measure(peer: str) -> dict[str, Figure]:
+    """Tokens per second and peak memory; models from MLXLITE_BENCH_MODELS (comma-separated), all by default.
+
+    MLX runs those of the Llama family.
+    """
     names = os.environ.get("MLXLITE_BENCH_MODELS", ",".join(MODELS)).split(",")
     mx = importlib.import_module(f"{peer}.core")
-    out: dict[str, tuple[float, str]] = {}
+    out: dict[str, Figure] = {}
     for name in names:
-        runs = sorted((_mlx if peer == "mlx" else _mlxlite)(MODELS[name], mx), key=lambda run: run[1])
+        config = (MODELS | TINY)[name]
+        if peer == "mlx" and config["qkv_bias"]:
+            continue
+        runs = sorted((_mlx if peer == "mlx" else _mlxlite)(config, mx), key=lambda run: run[1])
         prompt, generation = runs[len(runs) // 2]
+        floor = BANDWIDTH / bytes_per_token(config)
         out[f"{name} prompt {PROMPT}"] = (prompt, "tok/s")
-        out[f"{name} decode {GENERATED}"] = (generation, "tok/s")
+        out[f"{name} decode {GENERATED}"] = (generation, "tok/s", {"of floor": generation / floor})
         out[f"{name} peak memory"] = (mx.get_peak_memory() / 1e9, "GB")
         mx.clear_cache()
     return out
+
+
+def _head_dim(config: dict[str, Any]) -> int:
+    return config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
+
+
+def weights(config: dict[str, Any]) -> int:
+    """How many numbers a decoded token reads of a model: all but an embedding that is not also the output's."""
+    hidden, mlp, head = config["hidden_size"], config["intermediate_size"], _head_dim(config)
+    queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+    attention = hidden * (queries + 2 * keys) + queries * hidden + config["qkv_bias"] * (queries + 2 * keys)
+    norms = 2 * hidden
+    layers = config["num_hidden_layers"] * (attention + 3 * hidden * mlp + norms)
+    return layers + hidden + config["vocab_size"] * hidden
+
+
+def bytes_per_token(config: dict[str, Any]) -> float:
+    """What a decoded token reads: the weights, and the keys and values of half of the generated text and the prompt."""
+    cached = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * _head_dim(config)
+    return 2 * (weights(config) + cached * (PROMPT + GENERATED / 2))
 
 
 def _finish_loading(model: Any, mx: Any) -> None:
@@ -58,7 +113,8 @@ def _mlx(config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:
     from mlx_lm.models.llama import Model, ModelArgs
 
     mx.random.seed(0)
-    model = Model(ModelArgs(model_type="llama", rms_norm_eps=1e-5, rope_theta=500000.0, **config))
+    known = {name: value for name, value in config.items() if name != "qkv_bias"}
+    model = Model(ModelArgs(model_type="llama", **known))
     model.update(tree_map(lambda p: p.astype(mx.bfloat16), model.parameters()))
     _finish_loading(model, mx)
     return _runs(
@@ -70,14 +126,14 @@ def _mlxlite(config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:
     from examples.llama import Config, Llama
     from mlxlite.utils import tree_map
 
-    heads = config["num_attention_heads"]
     mx.random.seed(0)
     model = Llama(
         Config(
             hidden_size=config["hidden_size"], intermediate_size=config["intermediate_size"],
-            n_layers=config["num_hidden_layers"], n_heads=heads, n_kv_heads=config["num_key_value_heads"],
-            head_dim=config.get("head_dim", config["hidden_size"] // heads), vocab_size=config["vocab_size"],
-            rope_theta=500000.0, tied_embeddings=True,
+            n_layers=config["num_hidden_layers"], n_heads=config["num_attention_heads"],
+            n_kv_heads=config["num_key_value_heads"], head_dim=_head_dim(config), vocab_size=config["vocab_size"],
+            norm_eps=config["rms_norm_eps"], rope_theta=config["rope_theta"], qkv_bias=config["qkv_bias"],
+            tied_embeddings=config["tie_word_embeddings"],
         )
     )  # fmt: skip
     model.update(tree_map(lambda p: p.astype(mx.bfloat16), model.parameters()))

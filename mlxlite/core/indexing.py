@@ -461,7 +461,11 @@ class ArrayAt:
 
     def subtract(self, value: Any) -> array:
         """a with `value` subtracted from the indexed elements."""
-        return self._apply(_value(value, self._array) * -1, "add", ew.add)
+        if not isinstance(value, array) and self._array.dtype == _graph.bool_:
+            negated = -value  # an array of bools has no negative, and unsigned integers have no -1
+        else:
+            negated = ew.negative(_value(value, self._array))
+        return self._apply(negated, "add", ew.add)
 
     def multiply(self, value: Any) -> array:
         """a with the indexed elements multiplied by `value`."""

@@ -101,6 +101,7 @@ std::map<std::string, CUfunc_st>& kernels() {
                                         params.blockDimY, params.blockDimZ, params.sharedMemBytes};
               std::copy(std::begin(shape), std::end(shape), out + 7);
           }}},
+        {"idle", {"idle", {}, [](auto&, void**) {}}},  // stands for any kernel, whatever its arguments
     };
     return all;
 }
