@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from ..kernels.kernel import KernelSource, Size
@@ -62,14 +62,17 @@ class Builder:
         self._done: set[int] = set()
         self._reads: dict[int, View] = {}  # of the unit being lowered
         self.computed_inside: set[int] = set()  # nodes of that unit whose results may never be in memory
+        self.overwrites: dict[int, int] = {}  # results that may take the place of a leaf: see `in_place`
+        self._overwritten: set[int] = set()  # ids of the buffers of leaves of which that was done, or an update
+        self._leaf_numbers = {i: k for k, i in enumerate(tape.leaves)}
         self._fuse = fuse
 
     # ---- the whole
 
     def build(self) -> Plan:
         """Lower every unit, then place buffers."""
-        for unit in self.analysis.units(self._fuse, self._regroup if self._fuse else None):
-            self._reads = {}
+        for unit in self.analysis.units(self._fuse, self._regroup):
+            self.begin_reads()
             self._lower(unit)
             self._done.update(unit.members)
         outputs = [self._output(i) for i in self.tape.outputs]
@@ -81,11 +84,14 @@ class Builder:
         return Plan(self.table, self.tape.n_sizes, self.tape.n_scalars, self.nodes, edges, outputs, slots)
 
     def _regroup(self, units: list[Unit], unit_of: dict[int, int]) -> None:
-        from . import elementwise, reduce, row_product
+        from . import elementwise, horizontal, in_place, reduce, row_product
 
-        elementwise.fuse(self, units, unit_of)
-        row_product.fuse(self, units, unit_of)
-        reduce.fuse(self, units, unit_of)
+        if self._fuse:
+            elementwise.fuse(self, units, unit_of)
+            row_product.fuse(self, units, unit_of)
+            reduce.fuse(self, units, unit_of)
+            horizontal.fuse(self, units, unit_of)
+        in_place.choose(self, units, unit_of)
 
     def _lower(self, unit: Unit) -> None:
         from .elementwise import lower_group
@@ -179,7 +185,7 @@ class Builder:
             strides = tuple(
                 self.lift(s) if s in (0, 1) else self.table.size(first + d) for d, s in enumerate(node.strides)
             )
-        buffer = Buffer("leaf", self.numel(dims) * ITEMSIZE[self.dtype(i)], leaf=list(self.tape.leaves).index(i))
+        buffer = Buffer("leaf", self.numel(dims) * ITEMSIZE[self.dtype(i)], leaf=self._leaf_numbers[i])
         return View(buffer, self.dtype(i), self.lift(0), dims, strides)
 
     def new(self, dims: Sequence[Sym], dtype: str) -> View:
@@ -192,6 +198,10 @@ class Builder:
         self._values[i] = view
         return view
 
+    def is_defined(self, i: int) -> bool:
+        """Whether it has been said where the result of node i lies."""
+        return i in self._values
+
     def forget(self, i: int) -> None:
         """Take back where the result of node i, and views of it, were said to lie."""
         for j in (i, *self.analysis.views_of(i)):
@@ -200,6 +210,15 @@ class Builder:
     def result(self, i: int) -> View:
         """New contiguous memory for the result of node i."""
         return self.define(i, self.new(self.dims(i), self.dtype(i)))
+
+    def begin_reads(self) -> None:
+        """Forget what was read so far: the next kernel is of another unit, or of another part of this one."""
+        self._reads = {}
+
+    @property
+    def reads(self) -> dict[int, View]:
+        """What the unit being lowered has read so far: tape index -> memory."""
+        return self._reads
 
     def read(self, i: int) -> View:
         """Where operand i of the unit being lowered lies."""
@@ -251,6 +270,7 @@ class Builder:
         source = self.tape_nodes[i].inputs[0]
         view = self.value(source)
         if self._may_overwrite(i, source, view):
+            self._overwritten.add(id(view.buffer))
             self._reads[source] = view
             return view
         target = self.new(self.dims(source), self.dtype(source))
@@ -283,11 +303,23 @@ class Builder:
         outputs = any(self.tape_nodes[v].is_output for j in holders for v in (j, *self.analysis.views_of(j)))
         return not outputs and all(r == i or r in self._done for r in readers)
 
+    def take_leaf(self, leaf: int, group: Set[int]) -> View | None:
+        """The memory of a leaf for a result of an elementwise group, if nobody but the group needs what is there."""
+        view = self.value(leaf)
+        if not self.tape_nodes[leaf].donatable or id(view.buffer) in self._overwritten:
+            return None
+        if any(self.tape_nodes[v].is_output for v in self.analysis.views_of(leaf)):
+            return None
+        if not all(r in group or r in self._done for r in self.analysis.readers(leaf)):
+            return None
+        self._overwritten.add(id(view.buffer))
+        return view
+
     # ---- emission
 
     def emit(self, node: Node) -> None:
         """Add a node; what the unit has read so far is what it reads, if it computes a tape node."""
-        if node.covers:
+        if node.covers and not node.inputs:
             node.inputs = dict(self._reads)
         buffers = {id(v.buffer): v.buffer for v in node.inputs.values()}
         node.reads = list({**{id(b): b for b in node.reads}, **buffers}.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..kernels import copy
 from ..kernels import elementwise as kernels
@@ -11,6 +12,7 @@ from ..kernels.codegen import Access, Instruction
 from ..kernels.codegen import Operand as KernelOperand
 from ..kernels.codegen import Output as KernelOutput
 from ..kernels.kernel import KernelSource
+from . import in_place
 from .analysis import MAX_GROUP_OPERANDS, MAX_GROUP_OPS
 from .builder import Builder, Operand
 from .plan import Dims, View, row_major
@@ -90,24 +92,38 @@ def fuse(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
         if len(members) > MAX_GROUP_OPS or len(arrays) > MAX_GROUP_OPERANDS:
             continue
         # Who waits for the group's reads, to overwrite what it reads, would wait for the other group as well.
-        if can_merge(units, {source, target}):
+        if unit.followers == {target} or can_merge(units, {source, target}):
             merge(units, unit_of, {source, target}, target)
 
 
 def lower_group(b: Builder, members: Sequence[int]) -> None:
     """Emit one kernel for elementwise nodes; the last has the dims of the loops, others may be broadcast to them."""
-    inside = set(members)
-    dims = b.dims(members[-1])
-    written = [m for m in members if b.tape_nodes[m].is_output or set(b.analysis.consumers[m]) - inside]
     if b.analysis.is_empty(members[-1]):
-        for m in written:
+        for m in members:
             b.result(m)
         return
-    writer = ProgramWriter(b, dims)
+    writer, outputs = write_group(b, members)
+    writer.emit(outputs, covers=members)
+
+
+def write_group(b: Builder, members: Sequence[int]) -> tuple[ProgramWriter, list[tuple[View, int]]]:
+    """The program of a group that is not empty, and (memory, register) of what it writes."""
+    inside = set(members)
+    writer = ProgramWriter(b, b.dims(members[-1]))
     for m in members:
         writer.add(m)
-    outputs = [(b.result(m), writer.registers[m]) for m in written]
-    writer.emit(outputs, covers=members)
+    written = [m for m in members if b.tape_nodes[m].is_output or set(b.analysis.consumers[m]) - inside]
+    return writer, [(in_place.result(b, m, inside, writer.operands), writer.registers[m]) for m in written]
+
+
+@dataclass
+class Loops:
+    """Collapsed dims; the strides of operands, then of outputs; and the arrays as the kernel generators see them."""
+
+    dims: list[Sym]
+    strides: list[list[Sym]]
+    operands: tuple[KernelOperand, ...]
+    outputs: tuple[KernelOutput, ...]
 
 
 class ProgramWriter:
@@ -182,29 +198,35 @@ class ProgramWriter:
         copies: Sequence[tuple[View, View]] = (),
     ) -> None:
         """The kernel, with (memory, register) to write."""
-        b = self.b
-        strides = [broadcast_strides(b, v, self.dims) for v in self.operands] + [list(v.strides) for v, _ in outputs]
-        dims, strides = collapse(b, self.dims, strides)
-        n = len(self.operands)
-        operands = tuple(
-            KernelOperand(v.dtype, access_of(b, s, dims)) for v, s in zip(self.operands, strides[:n], strict=True)
-        )
-        results = tuple(
-            KernelOutput(register, view.dtype, self._output_access(s, dims))
-            for (view, register), s in zip(outputs, strides[n:], strict=True)
-        )
-        source = _generated(tuple(self.program), len(dims), operands, results)
+        b, n = self.b, len(self.operands)
+        loops = self.loops(outputs)
+        source = _generated(tuple(self.program), len(loops.dims), loops.operands, loops.outputs)
         b.kernel(
             source,
-            dims,
-            [Operand(v, s) for v, s in zip(self.operands, strides[:n], strict=True)],
-            [Operand(v, s) for (v, _), s in zip(outputs, strides[n:], strict=True)],
+            loops.dims,
+            [Operand(v, s) for v, s in zip(self.operands, loops.strides[:n], strict=True)],
+            [Operand(v, s) for (v, _), s in zip(outputs, loops.strides[n:], strict=True)],
             scalars=self.scalars,
             ints=self.ints,
             covers=covers,
             label=label,
             copies=copies,
         )
+
+    def loops(self, outputs: Sequence[tuple[View, int]]) -> Loops:
+        """The loops over the dims as the arrays allow, with (memory, register) to write."""
+        b, n = self.b, len(self.operands)
+        strides = [broadcast_strides(b, v, self.dims) for v in self.operands] + [list(v.strides) for v, _ in outputs]
+        dims, strides = collapse(b, self.dims, strides)
+        operands = tuple(
+            KernelOperand(v.dtype, access_of(b, s, dims)) for v, s in zip(self.operands, strides[:n], strict=True)
+        )
+        read = {id(v.buffer) for v in self.operands}
+        results = tuple(
+            KernelOutput(register, view.dtype, self._output_access(s, dims), id(view.buffer) in read)
+            for (view, register), s in zip(outputs, strides[n:], strict=True)
+        )
+        return Loops(dims, strides, operands, results)
 
     def _output_access(self, strides: Sequence[Sym], dims: Sequence[Sym]) -> Access:
         access = access_of(self.b, strides, dims)
