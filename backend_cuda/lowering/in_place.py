@@ -32,6 +32,8 @@ def choose(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
             inside = set(members)
             for result, leaf in _pairs(b, members):
                 readers = {unit_of[r] for r in b.analysis.readers(leaf) if r not in inside}
+                if readers and all(d.const == 1 for d in b.dims(leaf)):
+                    continue  # a counter of steps or positions: the bytes are not worth waiting for
                 if u in last:
                     if any(_follows(units, r, u) for r in readers):
                         continue

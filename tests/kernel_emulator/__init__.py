@@ -130,7 +130,8 @@ def run(
                 return np.uint64(counters[-1].ctypes.data)
         raise AssertionError(f"unknown parameter {param}")
 
-    _launch(kernel, values, [np.asarray(value_of(p)) for p in kernel.params])
+    grid = [evaluate_size(g, values) for g in kernel.launch.grid]
+    launch(kernel, grid, [np.asarray(value_of(p)) for p in kernel.params])
     for g in guarded:
         g.check(kernel)
     for c in counters:
@@ -197,7 +198,7 @@ def run_table(kernel: KernelSource, rows: Sequence[Row], tile: int, misalign: in
         return np.frombuffer(b"".join(words), np.uint8)
 
     before = [[g.array.copy() for g in row] for row in operands]
-    _launch(kernel, {"d0": int(first[-1])}, [argument(p) for p in kernel.params])
+    launch(kernel, (int(first[-1]), 1, 1), [argument(p) for p in kernel.params])
     for g in (g for row in (*operands, *outputs) for g in row):
         g.check(kernel)
     for row, found, saved in zip(rows, operands, before, strict=True):
@@ -223,10 +224,10 @@ class _Guarded:
         assert all((part == 0xA5).all() for part in self._around), f"{kernel.name} writes outside an output"
 
 
-def _launch(kernel: KernelSource, sizes: Mapping[str, int], arguments: Sequence[np.ndarray]) -> None:
+def launch(kernel: KernelSource, grid: Sequence[int], arguments: Sequence[np.ndarray]) -> None:
+    """Launch a kernel once; `arguments` hold the bytes of its parameters, pointers as addresses."""
     build([kernel])
     pointers = (ctypes.c_void_p * len(arguments))(*(a.ctypes.data for a in arguments))
-    grid = (ctypes.c_uint * 3)(*(evaluate_size(g, sizes) for g in kernel.launch.grid))
-    block = (ctypes.c_uint * 3)(*kernel.launch.block)
-    status = getattr(_libraries[kernel.name], f"run_{kernel.name}")(grid, block, pointers)
+    dims = [(ctypes.c_uint * 3)(*n) for n in (grid, kernel.launch.block)]
+    status = getattr(_libraries[kernel.name], f"run_{kernel.name}")(*dims, pointers)
     assert status == 0, f"{kernel.name}: threads wait for one another for ever"
