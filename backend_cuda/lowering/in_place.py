@@ -24,11 +24,17 @@ def choose(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
 
     Only a group that nobody waits for is made to wait, for readers that need not wait for it: no circle can close.
     """
+    from .horizontal import Alike
+
     last = {u for u, unit in enumerate(units) if not unit.followers}
     for u, unit in enumerate(units):
-        if not unit.elementwise or not unit.members:
+        if isinstance(unit.recipe, Alike):
+            groups = unit.recipe.instances
+        elif unit.elementwise and unit.recipe is None and unit.members:
+            groups = [unit.members]
+        else:
             continue
-        for members in getattr(unit.recipe, "instances", [unit.members]):
+        for members in groups:
             inside = set(members)
             for result, leaf in _pairs(b, members):
                 readers = {unit_of[r] for r in b.analysis.readers(leaf) if r not in inside}
