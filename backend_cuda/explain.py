@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from mlxlite.observe.description import Access, Buffer, Machine, Node, Op, Plan, array_text
+from mlxlite.observe.description import Access, Apart, Buffer, Machine, Node, Op, Plan, array_text
 
 from .lowering import Builder
 from .lowering import plan as lowered
 from .lowering.analysis import VIEWS
 from .lowering.sym import IntLike
-from .refusals import refusals
+from .refusals import apart, refusals
 
 # Ops that touch a part of operand 0, as large as the operand at this position.
 _UPDATES = {"slice_update": 1, "scatter": 1, "put_along_axis": 2}
@@ -27,11 +27,23 @@ def describe(tape: Any, machine: Machine, fuse: bool | None = None) -> Callable[
     builder = Builder(tape, fuse)
     plan = builder.build()
     reasons = refusals(builder.analysis, plan, fuse)
+    separate = apart(builder.analysis, plan, fuse)
 
     def at(sizes: Sequence[int]) -> Plan:
-        return _Describer(tape, plan, machine, sizes).plan(reasons)
+        return _Describer(tape, plan, machine, sizes).plan(reasons, separate)
 
     return at
+
+
+def _words(param: Any, argument: tuple[Any, ...]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """(kind, argument) of a kernel parameter, of each used word of a table."""
+    if param[0] != "table":
+        yield param[0], argument
+        return
+    _, rows, columns = param
+    for k, word in enumerate(argument[1]):
+        if word[0] == "ptr":  # in a row that is not used, it is a number
+            yield columns[k // rows][0], word
 
 
 class _Describer:
@@ -66,7 +78,7 @@ class _Describer:
     def is_op(self, i: int) -> bool:
         return self.tape.nodes[i].role == "op"
 
-    def plan(self, reasons: Any) -> Plan:
+    def plan(self, reasons: Any, separate: tuple[Apart, ...]) -> Plan:
         before: dict[int, list[int]] = {}
         for first, second in self.low.edges:
             before.setdefault(second, []).append(first)
@@ -83,6 +95,7 @@ class _Describer:
             tuple(self.buffers()),
             views,
             tuple(r.described(self.op) for r in reasons),
+            separate,
             sum((self.value(s) + 255) // 256 * 256 for s in self.low.slots),
             self.tape.in_cache,
         )
@@ -150,7 +163,8 @@ class _Describer:
         nbytes = sum(a.nbytes for a in (*reads, *writes))
         floor, limit = self.machine.floor(nbytes, operations, dtype)
         kind, detail = self._how(node)
-        return Node(k, kind, node.label, ops, reads, writes, operations, floor, limit, after, detail)
+        instances = len(node.instances) if isinstance(node, lowered.KernelNode) and node.instances else 1
+        return Node(k, kind, node.label, ops, reads, writes, operations, floor, limit, after, detail, instances)
 
     def _how(self, node: lowered.Node) -> tuple[str, str]:
         if isinstance(node, lowered.KernelNode):
@@ -177,10 +191,9 @@ class _Describer:
         """The buffers that a kernel is given to read and to write, its scratch memory left out."""
         if not isinstance(node, lowered.KernelNode) or node.source is None:
             return None
-        kinds = [p[0] for p in node.source.params]
-        if len(kinds) != len(node.arguments):
+        if len(node.source.params) != len(node.arguments):
             return None
-        pairs = list(zip(kinds, node.arguments, strict=True))
+        pairs = [pair for p, a in zip(node.source.params, node.arguments, strict=True) for pair in _words(p, a)]
         return [a[1] for kind, a in pairs if kind == "ptr"], [a[1] for kind, a in pairs if kind == "out"]
 
     def _read_indices(self, node: lowered.Node) -> list[int]:

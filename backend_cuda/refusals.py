@@ -1,12 +1,16 @@
-"""Why neighbours on the tape are not one kernel: asked of a finished plan, not of the fusion that made it."""
+"""Why neighbours on the tape, and groups of one program, are not one kernel.
+
+Asked of a finished plan, not of the fusion that made it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mlxlite.observe.description import Op, Refusal
+from mlxlite.observe.description import Apart, Op, Refusal
 
+from .lowering import horizontal
 from .lowering import plan as lowered
 from .lowering.analysis import ELEMENTWISE, MAX_GROUP_OPERANDS, MAX_GROUP_OPS, VIEWS, Analysis
 from .lowering.elementwise import MAX_REPEATED_OPS
@@ -29,6 +33,25 @@ class Found:
 def refusals(analysis: Analysis, plan: lowered.Plan, fuse: bool) -> list[Found]:
     """Pairs of a producer and a consumer, one of them elementwise, that different nodes compute."""
     return list(_Reasons(analysis, plan, fuse).all())
+
+
+def apart(analysis: Analysis, plan: lowered.Plan, fuse: bool) -> tuple[Apart, ...]:
+    """Elementwise kernels of one program, where there are enough of them to run as one, and what forbids it."""
+    alike: dict[tuple[Hashable, str], list[int]] = {}
+    for k, node in enumerate(plan.nodes):
+        if isinstance(node, lowered.KernelNode) and node.covers and not node.instances:
+            if all(analysis.nodes[m].name in ELEMENTWISE for m in node.covers):
+                reason = _forbids(analysis, node.covers) if fuse else "fusion is off (MLXLITE_FUSE=0)"
+                alike.setdefault((horizontal.signature(analysis, node.covers), reason), []).append(k)
+    enough = [(reason, nodes) for (_, reason), nodes in alike.items() if len(nodes) >= horizontal.MIN_ALIKE]
+    return tuple(Apart(tuple(nodes), reason) for reason, nodes in enough)
+
+
+def _forbids(analysis: Analysis, members: Sequence[int]) -> str:
+    inside = set(members)
+    if any(r not in inside for m in members for r in analysis.readers(m)):
+        return "other kernels read what they write"
+    return horizontal.obstacle(analysis, members) or "other kernels wait for them, to overwrite what they read"
 
 
 class _Reasons:
@@ -110,7 +133,9 @@ class _Reasons:
         return "one kernel of both would be over a limit, or wait for itself"
 
     def _members(self, i: int) -> set[int]:
-        covers = self.plan.nodes[self.node_of[i]].covers
+        node = self.plan.nodes[self.node_of[i]]
+        instances = node.instances if isinstance(node, lowered.KernelNode) else []
+        covers = next((members for members in instances if i in members), node.covers)
         return {m for m in covers if self.nodes[m].role == "op"}
 
     def _levels(self) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from backend_cuda.lowering.analysis import VIEWS
+from backend_cuda.lowering.analysis import ELEMENTWISE, VIEWS
 from backend_cuda.lowering.plan import Buffer, Plan, View
 from mlxlite._numpy import to_numpy_dtype
 from mlxlite.backend_cpu._rules import RULES
@@ -116,7 +116,19 @@ class Simulator:
             raise AssertionError("the plan's edges form a circle")
         return [np.array(self.array(view)) for view in self.plan.outputs]
 
+    def _check_overwritten(self, node: Any) -> None:
+        """Only donated leaves are written; an elementwise kernel writes them where a thread itself has read them."""
+        for buffer in node.writes:
+            if buffer.kind == "leaf":
+                assert self.tape.nodes[self.tape.leaves[buffer.leaf]].donatable, f"{node.label} overwrites a leaf"
+        if any(self.tape.nodes[i].name not in ELEMENTWISE for i in node.covers):
+            return
+        for target in node.outputs.values():
+            for view in node.inputs.values():
+                assert view.buffer is not target.buffer or view.same_place(target), f"{node.label} reads what it writes"
+
     def _execute(self, node: Any) -> None:
+        self._check_overwritten(node)
         for source, target in node.copies:
             self.array(target, writeable=True)[...] = np.array(self.array(source))
         values: dict[int, Any] = {i: np.array(self.array(view)) for i, view in node.inputs.items()}

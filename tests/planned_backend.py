@@ -30,6 +30,7 @@ class FusedSimulator(Simulator):
         if len(node.covers) < 2:
             super()._execute(node)
             return
+        self._check_overwritten(node)
         for source, target in node.copies:
             self.array(target, writeable=True)[...] = np.array(self.array(source))
         values = {i: self._widened(np.array(self.array(view)), view.dtype) for i, view in node.inputs.items()}

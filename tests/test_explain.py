@@ -334,6 +334,58 @@ def test_fusion_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [r.reason for r in plan.refusals] == ["fusion is off (MLXLITE_FUSE=0)"]
 
 
+# ---- side by side
+
+
+def test_the_same_over_other_arrays_is_one_node_with_instances() -> None:
+    arrays = [leaf(4, 3 + k // 2) for k in range(5)]
+    results = [mx.exp(a) * 2 for a in arrays]
+    plan = gpu_plan(results)
+    (node,) = plan.nodes
+    assert node.instances == 5 and [op.name for op in node.ops] == ["exp", "multiply"] * 5
+    assert node.bytes_read == node.bytes_written == sum(a.nbytes for a in arrays)
+    assert plan.apart == () and plan.refusals == ()
+    text = str(mx.explain(results, device=mx.gpu))
+    assert "5 times exp+multiply" in text
+    assert "and the same for float32 (4, 3), float32 (4, 4) x2, float32 (4, 5)" in text
+    assert text.count("exp float32") == 1
+
+
+def test_what_is_overwritten_is_donated() -> None:
+    a, b = leaf(6), leaf(6)
+    c = a * 2 + b
+    del a
+    plan = gpu_plan(c)
+    assert {x.name: x.kind for x in plan.buffers} == {"leaf 0": "donated", "leaf 1": "leaf", "out 0": "output"}
+    assert access(plan.nodes[0].writes) == {"leaf 0": 6 * FLOAT}
+    assert access(plan.nodes[0].reads) == {"leaf 0": 6 * FLOAT, "leaf 1": 6 * FLOAT}
+
+
+APART = {
+    "other kernels read what they write": lambda a: mx.softmax(mx.exp(a), axis=-1),
+    "transpose is not read in the order of memory": lambda a: mx.exp(a.T),
+    "a leaf is not read in the order of memory": lambda a: a + leaf(4),
+    "arange counts in its own dims": lambda a: mx.arange(a.shape[0] + 3) * 2,
+    "most of what they read is intermediate": lambda a: mx.tanh(a @ a),
+}
+
+
+@pytest.mark.parametrize("reason", APART)
+def test_why_kernels_of_one_program_stay_apart(reason: str) -> None:
+    results = [APART[reason](leaf(4, 4)) for _ in range(4)]
+    (apart,) = gpu_plan(results).apart
+    assert len(apart.nodes) == 4 and apart.reason.startswith(reason)
+    text = str(mx.explain(results, device=mx.gpu))
+    assert f"(nodes {', '.join(map(str, apart.nodes))}): {reason}" in text.split("not side by side\n")[1]
+    assert gpu_plan(results[:3]).apart == ()
+
+
+def test_kernels_of_one_program_stay_apart_without_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLXLITE_FUSE", "0")
+    (apart,) = gpu_plan([mx.exp(leaf(3 + k)) for k in range(4)]).apart
+    assert apart.nodes == (0, 1, 2, 3) and apart.reason == "fusion is off (MLXLITE_FUSE=0)"
+
+
 # ---- shown
 
 

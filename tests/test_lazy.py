@@ -159,6 +159,25 @@ def test_updates_of_evaluated_arrays_keep_views_unchanged():
     assert a.tolist() == [[0, 104, 2], [0, 104, 2]]
 
 
+def test_arrays_that_replace_others_keep_what_is_held():
+    x = mx.arange(12).reshape(3, 4).astype(mx.float32) + 0
+    expected = np.arange(12.0).reshape(3, 4)
+    views = (lambda a: a, lambda a: a[1:], lambda a: a.T, lambda a: a.reshape(-1)[2:5], lambda a: a + a[0])
+    held = []
+    for k in range(15):
+        if k % 3 == 0:
+            held.append((views[k // 3](x), views[k // 3](expected)))
+            if k % 2:
+                mx.eval(held[-1][0])
+        x, expected = x * 2 - x[:, :1], expected * 2 - expected[:, :1]
+        if k % 2:
+            x, expected = x + 1, expected + 1
+        mx.eval(x)
+        same_as_numpy(x, expected)
+    for array, value in held:
+        same_as_numpy(array, value)
+
+
 def test_an_update_of_a_function_is_seen_by_its_caller():
     def fill(a):
         a[...] = 7

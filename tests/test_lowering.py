@@ -142,6 +142,20 @@ def test_products(plans: list[Plan], dtype: str) -> None:
     )
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_products_that_are_only_read_transposed_have_their_columns_stored(plans: list[Plan], rows: int) -> None:
+    a, b, c = normal(rows, 4), normal(4, 5, seed=1), normal(5, rows, seed=2)
+    mx.eval((a @ b).T + c, mx.exp((a.T @ a[:, :2]).T), (b.T @ a.T).T, (a @ b[:, :1]).T * 2)
+    views = [v for n in plans[0].nodes if n.label == "matmul" for v in n.outputs.values()]
+    matrices = [v for v in views if not any(d.const == 1 for d in v.dims)]
+    assert len(views) == 4 and len(matrices) == (3 if rows > 1 else 1)
+    assert all(v.strides[0] == 1 for v in matrices)
+    product = a @ b
+    mx.eval(product, product.T + c)  # held: its rows are stored
+    (view,) = (v for n in plans[1].nodes if n.label == "matmul" for v in n.outputs.values())
+    assert view.strides[1] == 1
+
+
 REDUCTIONS = ("sum", "max", "min", "mean", "prod", "logsumexp", "any", "all")
 
 

@@ -38,11 +38,12 @@ class Operand:
 
 @dataclass(frozen=True)
 class Output:
-    """An array that is written, from a register."""
+    """An array that is written, from a register. `in_place`: it may lie exactly on an operand of the same access."""
 
     register: int
     dtype: str
     access: Access = "contiguous"
+    in_place: bool = False
 
 
 def check(program: Sequence[Instruction], operands: Sequence[Operand], outputs: Sequence[Output], n_dims: int) -> None:
@@ -100,7 +101,8 @@ class Params:
 
     def outputs(self, outputs: Sequence[Output]) -> None:
         for j, output in enumerate(outputs):
-            self.add(("out", j), f"{storage(output.dtype)}* __restrict__ q{j}")
+            restrict = "" if output.in_place else " __restrict__"
+            self.add(("out", j), f"{storage(output.dtype)}*{restrict} q{j}")
             if isinstance(output.access, tuple):
                 for d, stride in enumerate(output.access):
                     if stride is None:

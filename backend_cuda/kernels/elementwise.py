@@ -33,7 +33,7 @@ def generate(
     """A kernel for a program over `n_dims` loop dims, outermost first, already collapsed as far as its arrays allow.
 
     Parameters, in order: the dims; for each operand its pointer and runtime strides; for each output the same; scalars
-    and integers. Valid for any sizes; an output may lie exactly on an operand of the same access (in place).
+    and integers. Valid for any sizes; an output that is `in_place` may lie exactly on an operand of the same access.
 
     Args:
         program: the instructions, see `codegen`.
@@ -95,24 +95,39 @@ def _params(
     return params
 
 
-def _flat(
-    program: Sequence[Instruction], n_dims: int, operands: Sequence[Operand], outputs: Sequence[Output]
-) -> KernelSource:
-    """Everything contiguous: each thread moves 16 bytes of the widest array."""
-    moved = [o.dtype for o in operands if o.access == "contiguous"] + [o.dtype for o in outputs]
-    width = vector_width(moved)
+def flat_width(operands: Sequence[Operand], outputs: Sequence[Output]) -> int:
+    """Elements of a thread where everything is contiguous: 16 bytes of the widest array."""
+    return vector_width([o.dtype for o in operands if o.access == "contiguous"] + [o.dtype for o in outputs])
+
+
+def flat_body(
+    program: Sequence[Instruction], operands: Sequence[Operand], outputs: Sequence[Output], block: str
+) -> list[str]:
+    """What a block does where everything is contiguous; `block` counts from the arrays' beginning.
+
+    A thread loads all that it reads of its elements before it stores any.
+    """
+    width = flat_width(operands, outputs)
     body = [
-        f"const i64 i = (i64(blockIdx.x) * {THREADS} + threadIdx.x) * {width};",
+        f"const i64 i = (({block}) * {THREADS} + threadIdx.x) * {width};",
         "if (i >= d0) return;",
         "const i64 count = d0 - i;",
     ]
     for i, operand in enumerate(operands):
         position = "i" if operand.access == "contiguous" else "0"
         body.append(load_statement(i, operand, position, width, 0, "count"))
-    body += _loop(program, n_dims, operands, outputs, width, "i", "i")
-    body += [f"store_pack<{width}>(q{j} + i, o{j}, count);" for j in range(len(outputs))]
+    body += _loop(program, 1, operands, outputs, width, "i", "i")
+    return body + [f"store_pack<{width}>(q{j} + i, o{j}, count);" for j in range(len(outputs))]
+
+
+def _flat(
+    program: Sequence[Instruction], n_dims: int, operands: Sequence[Operand], outputs: Sequence[Output]
+) -> KernelSource:
+    """Everything contiguous."""
+    body = flat_body(program, operands, outputs, "i64(blockIdx.x)")
     params = _params(program, n_dims, operands, outputs)
-    return _assemble(f"flat_{describe(program)}", params, body, ("cdiv", "d0", THREADS * width))
+    grid: Size = ("cdiv", "d0", THREADS * flat_width(operands, outputs))
+    return _assemble(f"flat_{describe(program)}", params, body, grid)
 
 
 def _strided(

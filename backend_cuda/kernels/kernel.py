@@ -21,6 +21,8 @@ Size = Union[int, str, tuple[str, "Size", "Size"]]
 #   ("scalar", k, type)   scalar k of the program; type f32, f64, s64 or c64 as in a plan's kernel arguments
 #   ("int", k)            long long: integer k of the program (a start or step of an iota)
 #   ("workspace", bytes)  scratch memory of that many bytes (a Size), contents unspecified, 16-byte aligned
+#   ("table", rows, columns)  one parameter of rows x columns 8-byte words, column after column; a column is ("first",),
+#                         long long: the row's first block, or any of the above, of a row's own arrays and sizes
 #   ("counters", n)       n 32-bit words that are zero before the kernel and are left at zero, this kernel's own
 Param = tuple[Any, ...]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..kernels.ops import BINARY, UNARY
 from .sym import Sym, SymTable
-from .units import Unit, comes_after, merge
+from .units import Unit, comes_after, merge, wait
 
 Dims = tuple[Sym, ...]
 
@@ -166,7 +166,7 @@ class Analysis:
                 units.append(Unit([], elementwise))
                 operands[joined] = {k for k in node.inputs if self.nodes[k].role != "scalar"}
             units[joined].members.append(i)
-            units[joined].after |= needs - {joined}
+            wait(units, joined, needs - {joined})
             unit_of[i] = joined
             if elementwise and fuse:
                 for other in needs - {joined}:
@@ -234,7 +234,7 @@ class Analysis:
             for reader in self.readers(self.root(node.inputs[0])):
                 u = unit_of[reader]
                 if u != target and not comes_after(units, u, target):
-                    units[target].after.add(u)
+                    wait(units, target, (u,))
 
     def readers(self, root: int) -> list[int]:
         """The ops, other than views, that read a node's memory."""

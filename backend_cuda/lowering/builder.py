@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from ..kernels.kernel import KernelSource, Size
@@ -64,14 +64,17 @@ class Builder:
         self.computed_inside: set[int] = set()  # nodes of that unit whose results may never be in memory
         self.repeated: set[int] = set()  # nodes that every reader computes for itself
         self._tokens: dict[str, Buffer] = {}
+        self.overwrites: dict[int, int] = {}  # results that may take the place of a leaf: see `in_place`
+        self._overwritten: set[int] = set()  # ids of the buffers of leaves of which that was done, or an update
+        self._leaf_numbers = {i: k for k, i in enumerate(tape.leaves)}
         self._fuse = fuse
 
     # ---- the whole
 
     def build(self) -> Plan:
         """Lower every unit, then place buffers."""
-        for unit in self.analysis.units(self._fuse, self._regroup if self._fuse else None):
-            self._reads = {}
+        for unit in self.analysis.units(self._fuse, self._regroup):
+            self.begin_reads()
             self._lower(unit)
             self._done.update(unit.members)
         outputs = [self._output(i) for i in self.tape.outputs]
@@ -83,12 +86,15 @@ class Builder:
         return Plan(self.table, self.tape.n_sizes, self.tape.n_scalars, self.nodes, edges, outputs, slots)
 
     def _regroup(self, units: list[Unit], unit_of: dict[int, int]) -> None:
-        from . import elementwise, reduce, row_product
+        from . import elementwise, horizontal, in_place, reduce, row_product
 
-        elementwise.compute_where_read(self, units, unit_of)
-        elementwise.fuse(self, units, unit_of)
-        row_product.fuse(self, units, unit_of)
-        reduce.fuse(self, units, unit_of)
+        if self._fuse:
+            elementwise.compute_where_read(self, units, unit_of)
+            elementwise.fuse(self, units, unit_of)
+            row_product.fuse(self, units, unit_of)
+            reduce.fuse(self, units, unit_of)
+            horizontal.fuse(self, units, unit_of)
+        in_place.choose(self, units, unit_of)
 
     def _lower(self, unit: Unit) -> None:
         from .elementwise import lower_group
@@ -182,7 +188,7 @@ class Builder:
             strides = tuple(
                 self.lift(s) if s in (0, 1) else self.table.size(first + d) for d, s in enumerate(node.strides)
             )
-        buffer = Buffer("leaf", self.numel(dims) * ITEMSIZE[self.dtype(i)], leaf=list(self.tape.leaves).index(i))
+        buffer = Buffer("leaf", self.numel(dims) * ITEMSIZE[self.dtype(i)], leaf=self._leaf_numbers[i])
         return View(buffer, self.dtype(i), self.lift(0), dims, strides)
 
     def new(self, dims: Sequence[Sym], dtype: str) -> View:
@@ -195,18 +201,27 @@ class Builder:
         self._values[i] = view
         return view
 
+    def is_defined(self, i: int) -> bool:
+        """Whether it has been said where the result of node i lies."""
+        return i in self._values
+
     def forget(self, i: int) -> None:
         """Take back where the result of node i, and views of it, were said to lie."""
         for j in (i, *self.analysis.views_of(i)):
             self._values.pop(j, None)
 
-    def is_defined(self, i: int) -> bool:
-        """Whether it is known where the result of node i lies."""
-        return i in self._values
-
     def result(self, i: int) -> View:
         """New contiguous memory for the result of node i."""
         return self.define(i, self.new(self.dims(i), self.dtype(i)))
+
+    def begin_reads(self) -> None:
+        """Forget what was read so far: the next kernel is of another unit, or of another part of this one."""
+        self._reads = {}
+
+    @property
+    def reads(self) -> dict[int, View]:
+        """What the unit being lowered has read so far: tape index -> memory."""
+        return self._reads
 
     def read(self, i: int) -> View:
         """Where operand i of the unit being lowered lies."""
@@ -251,6 +266,15 @@ class Builder:
 
         emit_copy(self, source, target)
 
+    def readers(self, root: int) -> list[int]:
+        """The ops whose kernels read a node's memory."""
+        found: list[int] = []
+        stack = [root]
+        while stack:
+            for r in self.analysis.readers(stack.pop()):
+                (stack if r in self.repeated else found).append(r)
+        return found
+
     # ---- donation
 
     def updatable(self, i: int) -> View:
@@ -258,6 +282,7 @@ class Builder:
         source = self.tape_nodes[i].inputs[0]
         view = self.value(source)
         if self._may_overwrite(i, source, view):
+            self._overwritten.add(id(view.buffer))
             self._reads[source] = view
             return view
         target = self.new(self.dims(source), self.dtype(source))
@@ -278,8 +303,8 @@ class Builder:
             return False
         # Whoever else sees the memory, under whatever name, must be done with it.
         holders = [j for j, v in self._values.items() if v.buffer is view.buffer and j != i]
-        readers = {r for j in holders for r in self.analysis.readers(self.analysis.root(j))}
-        readers |= set(self.analysis.readers(root))
+        readers = {r for j in holders for r in self.readers(self.analysis.root(j))}
+        readers |= set(self.readers(root))
         others = [
             j
             for j in self.tape_nodes[i].inputs
@@ -296,11 +321,23 @@ class Builder:
             self._tokens[what] = Buffer("arena", self.lift(1))
         return self._tokens[what]
 
+    def take_leaf(self, leaf: int, group: Set[int]) -> View | None:
+        """The memory of a leaf for a result of an elementwise group, if nobody but the group needs what is there."""
+        view = self.value(leaf)
+        if not self.tape_nodes[leaf].donatable or id(view.buffer) in self._overwritten:
+            return None
+        if any(self.tape_nodes[v].is_output for v in self.analysis.views_of(leaf)):
+            return None
+        if not all(r in group or r in self._done for r in self.readers(leaf)):
+            return None
+        self._overwritten.add(id(view.buffer))
+        return view
+
     # ---- emission
 
     def emit(self, node: Node) -> None:
         """Add a node; what the unit has read so far is what it reads, if it computes a tape node."""
-        if node.covers:
+        if node.covers and not node.inputs:
             node.inputs = dict(self._reads)
         buffers = {id(v.buffer): v.buffer for v in node.inputs.values()}
         node.reads = list({**{id(b): b for b in node.reads}, **buffers}.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..kernels import copy
 from ..kernels import elementwise as kernels
@@ -15,11 +15,12 @@ from ..kernels.codegen import Output as KernelOutput
 from ..kernels.kernel import KernelSource
 from ..kernels.ops import ITEMSIZE
 from ..kernels.reduce import OPS as REDUCTIONS
+from . import in_place
 from .analysis import MAX_GROUP_OPERANDS, MAX_GROUP_OPS
 from .builder import Builder, Operand
 from .plan import Dims, View, row_major
 from .sym import Sym
-from .units import Unit, can_merge, comes_after, merge
+from .units import Unit, can_merge, comes_after, dissolve, merge
 
 # Of a dim that is adjacent in memory: shorter ones leave a tile of shared memory mostly empty.
 SHORTEST_TRANSPOSED = 16
@@ -96,7 +97,7 @@ def fuse(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
         if len(members) > MAX_GROUP_OPS or len(arrays) > MAX_GROUP_OPERANDS:
             continue
         # Who waits for the group's reads, to overwrite what it reads, would wait for the other group as well.
-        if can_merge(units, {source, target}):
+        if unit.followers == {target} or can_merge(units, {source, target}):
             merge(units, unit_of, {source, target}, target)
 
 
@@ -119,20 +120,9 @@ def compute_where_read(b: Builder, units: list[Unit], unit_of: dict[int, int]) -
         if not all(_can_compute(b, units, unit_of, unit, arrays, r) for r in readers):
             continue
         reading = {unit_of[r] for r in readers}
-        # Those that waited for this group, to overwrite what it read, wait for its readers.
-        waiting = [w for w, other in enumerate(units) if u in other.after and w not in reading]
-        if any(comes_after(units, r, w) for r in reading for w in waiting):
-            continue
-        for w in (*reading, *waiting):
-            units[w].after.discard(u)
-        for w in waiting:
-            units[w].after |= reading
-        for r in reading:
-            units[r].after |= unit.after
-        for m in inside:
-            del unit_of[m]
-        b.repeated |= inside
-        unit.members, unit.after = [], set()
+        if not any(comes_after(units, r, w) for r in reading for w in unit.followers - reading):
+            dissolve(units, unit_of, u, reading)
+            b.repeated |= inside
 
 
 def _read_by(b: Builder, members: set[int]) -> set[int]:
@@ -169,18 +159,32 @@ def _can_compute(
 
 def lower_group(b: Builder, members: Sequence[int]) -> None:
     """Emit one kernel for elementwise nodes; the last has the dims of the loops, others may be broadcast to them."""
-    inside = set(members)
-    dims = b.dims(members[-1])
-    written = [m for m in members if b.tape_nodes[m].is_output or set(b.analysis.consumers[m]) - inside]
     if b.analysis.is_empty(members[-1]):
-        for m in written:
+        for m in members:
             b.result(m)
         return
-    writer = ProgramWriter(b, dims)
+    writer, outputs = write_group(b, members)
+    writer.emit(outputs, covers=members)
+
+
+def write_group(b: Builder, members: Sequence[int]) -> tuple[ProgramWriter, list[tuple[View, int]]]:
+    """The program of a group that is not empty, and (memory, register) of what it writes."""
+    inside = set(members)
+    writer = ProgramWriter(b, b.dims(members[-1]))
     for m in members:
         writer.add(m)
-    outputs = [(b.result(m), writer.registers[m]) for m in written]
-    writer.emit(outputs, covers=members)
+    written = [m for m in members if b.tape_nodes[m].is_output or set(b.analysis.consumers[m]) - inside]
+    return writer, [(in_place.result(b, m, inside, writer.operands), writer.registers[m]) for m in written]
+
+
+@dataclass
+class Loops:
+    """Collapsed dims; the strides of operands, then of outputs; and the arrays as the kernel generators see them."""
+
+    dims: list[Sym]
+    strides: list[list[Sym]]
+    operands: tuple[KernelOperand, ...]
+    outputs: tuple[KernelOutput, ...]
 
 
 class ProgramWriter:
@@ -259,24 +263,15 @@ class ProgramWriter:
         copies: Sequence[tuple[View, View]] = (),
     ) -> None:
         """The kernel, with (memory, register) to write."""
-        b = self.b
+        b, n = self.b, len(self.operands)
         covers = self.covered(covers)
-        strides = [broadcast_strides(b, v, self.dims) for v in self.operands] + [list(v.strides) for v, _ in outputs]
-        dims, strides = collapse(b, self.dims, strides)
-        n = len(self.operands)
-        operands = tuple(
-            KernelOperand(v.dtype, access_of(b, s, dims)) for v, s in zip(self.operands, strides[:n], strict=True)
-        )
-        results = tuple(
-            KernelOutput(register, view.dtype, self._output_access(s, dims))
-            for (view, register), s in zip(outputs, strides[n:], strict=True)
-        )
-        source = _generated(tuple(self.program), len(dims), operands, results)
+        loops = self.loops(outputs)
+        source = _generated(tuple(self.program), len(loops.dims), loops.operands, loops.outputs)
         b.kernel(
             source,
-            dims,
-            [Operand(v, s) for v, s in zip(self.operands, strides[:n], strict=True)],
-            [Operand(v, s) for (v, _), s in zip(outputs, strides[n:], strict=True)],
+            loops.dims,
+            [Operand(v, s) for v, s in zip(self.operands, loops.strides[:n], strict=True)],
+            [Operand(v, s) for (v, _), s in zip(outputs, loops.strides[n:], strict=True)],
             scalars=self.scalars,
             ints=self.ints,
             covers=covers,
@@ -287,6 +282,21 @@ class ProgramWriter:
     def covered(self, members: Sequence[int]) -> tuple[int, ...]:
         """What the kernel computes, in order."""
         return tuple(sorted({*members, *self.repeated})) if members else ()
+
+    def loops(self, outputs: Sequence[tuple[View, int]]) -> Loops:
+        """The loops over the dims as the arrays allow, with (memory, register) to write."""
+        b, n = self.b, len(self.operands)
+        strides = [broadcast_strides(b, v, self.dims) for v in self.operands] + [list(v.strides) for v, _ in outputs]
+        dims, strides = collapse(b, self.dims, strides)
+        operands = tuple(
+            KernelOperand(v.dtype, access_of(b, s, dims)) for v, s in zip(self.operands, strides[:n], strict=True)
+        )
+        read = {id(v.buffer) for v in self.operands}
+        results = tuple(
+            KernelOutput(register, view.dtype, self._output_access(s, dims), id(view.buffer) in read)
+            for (view, register), s in zip(outputs, strides[n:], strict=True)
+        )
+        return Loops(dims, strides, operands, results)
 
     def _output_access(self, strides: Sequence[Sym], dims: Sequence[Sym]) -> Access:
         access = access_of(self.b, strides, dims)

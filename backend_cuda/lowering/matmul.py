@@ -55,6 +55,10 @@ class Matrix:
     ld: Sym
     batch_stride: Sym
 
+    def swapped(self) -> Matrix:
+        """Its transpose, where it lies."""
+        return Matrix(self.view, not self.transposed, self.ld, self.batch_stride)
+
 
 @dataclass
 class Product:
@@ -68,6 +72,26 @@ class Product:
     b: Matrix
     ldd: Sym
     batch_stride_d: Sym
+
+    def transposed(self) -> Product:
+        """b.T @ a.T, whose rows are the columns of this one: for a single product."""
+        a, b = self.b.swapped(), self.a.swapped()
+        return Product(self.n, self.m, self.k, self.batch, a, b, self.m, self.batch_stride_d)
+
+
+def is_stored_transposed(a: Analysis, i: int) -> bool:
+    """Whether node i is a product that is only read transposed, as a weight's gradient is: its columns are stored."""
+    node = a.nodes[i]
+    if node.name != "matmul" or node.is_output or len(node.shape) != 2 or any(d.const == 1 for d in a.dims[i]):
+        return False
+    readers = [a.nodes[c] for c in a.consumers[i]]
+    return bool(readers) and all(r.name == "transpose" and r.static[0] == (1, 0) for r in readers)
+
+
+def _new_transposed(b: Builder, i: int) -> View:
+    """New memory for the matrix of node i, its columns contiguous."""
+    stored = b.new(b.dims(i)[::-1], b.dtype(i))
+    return View(stored.buffer, stored.dtype, stored.offset, stored.dims[::-1], stored.strides[::-1])
 
 
 def layout(b: Builder, view: View) -> tuple[bool, Sym] | None:
@@ -196,7 +220,7 @@ def _fill_zero(b: Builder, out: View, covers: Sequence[int]) -> None:
 @lowers("matmul")
 def _matmul(b: Builder, i: int) -> None:
     left, right = b.tape_nodes[i].inputs
-    out = b.result(i)
+    out = b.define(i, _new_transposed(b, i)) if is_stored_transposed(b.analysis, i) else b.result(i)
     if b.analysis.is_empty(left):
         b.read(left)
         b.read(right)
@@ -208,6 +232,9 @@ def _matmul(b: Builder, i: int) -> None:
 def multiply(b: Builder, left: int, right: int, out: View, covers: Sequence[int], label: str) -> None:
     """Emit a product that is not over an empty dim."""
     product = plan_product(b, left, right, out)
+    if covers and is_stored_transposed(b.analysis, covers[0]):
+        emit_product(b, product.transposed(), out, covers, label)
+        return
     if product.m.const == 1 and matvec(b, product, out, covers, label):
         return
     emit_product(b, product, out, covers, label)

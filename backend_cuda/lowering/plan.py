@@ -80,12 +80,15 @@ class Node:
 
 @dataclass(eq=False)
 class KernelNode(Node):
-    """A kernel; `arguments` are ("ptr", buffer, byte offset), ("i64", Sym), or (f32 | f64 | s64 | c64, scalar slot)."""
+    """A kernel; `arguments` are ("ptr", buffer, byte offset), ("i64", Sym), (f32 | f64 | s64 | c64, scalar slot), or
+    ("table", [those]), which is one parameter. `instances` are the tape nodes of each row of a table, if there is one.
+    """
 
     source: KernelSource | None = None
     grid: tuple[IntLike, IntLike, IntLike] = (1, 1, 1)
     shared: IntLike = 0
     arguments: list[tuple[Any, ...]] = field(default_factory=list)
+    instances: list[tuple[int, ...]] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -151,16 +154,23 @@ def assemble(plan: Plan, runtime: Any, function_of: Callable[[list[KernelSource]
     def place(view: View) -> tuple[int, int]:
         return number(view.buffer), reg(view.offset * view.itemsize)
 
+    def argument(a: tuple[Any, ...]) -> tuple[Any, ...]:
+        match a[0]:
+            case "ptr":
+                return "ptr", number(a[1]), reg(a[2])
+            case "i64":
+                return "i64", reg(a[1])
+            case "table":
+                return "table", [argument(word) for word in a[1]]
+        return a
+
     sources = {n.source.name: n.source for n in plan.nodes if isinstance(n, KernelNode) and n.source is not None}
     functions = function_of(list(sources.values()))
     nodes: list[tuple[Any, ...]] = []
     for node in plan.nodes:
         if isinstance(node, KernelNode):
             assert node.source is not None
-            arguments = [
-                ("ptr", number(a[1]), reg(a[2])) if a[0] == "ptr" else ("i64", reg(a[1])) if a[0] == "i64" else a
-                for a in node.arguments
-            ]
+            arguments = [argument(a) for a in node.arguments]
             grid = tuple(reg(g) for g in node.grid)
             function = functions[node.source.name]
             block = node.source.launch.block

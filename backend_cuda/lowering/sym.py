@@ -112,8 +112,16 @@ class SymTable:
         return self._resolve(self._atom(Atom("size", slot)))
 
     def _resolve(self, atom_id: int) -> Sym:
-        replaced = self._replaced.get(atom_id)
-        return Sym(self, {(atom_id,): 1}) if replaced is None else self.resolve(replaced)
+        # Equal sizes form chains as long as a program is deep: each is followed once, and not by recursion.
+        chain = []
+        last: int | None = atom_id
+        while last is not None and last in self._replaced:
+            chain.append(last)
+            atom_id, last = last, self._lone(self._replaced[last])
+        found = Sym(self, {(last,): 1}) if last is not None else self.resolve(self._replaced[atom_id])
+        for link in chain:
+            self._replaced[link] = found
+        return found
 
     def resolve(self, sym: Sym) -> Sym:
         """`sym` with every atom replaced by what it is known to equal."""

@@ -48,8 +48,9 @@ struct KernelWork {
     std::shared_ptr<Function> function;
     std::uint32_t grid[3];  // registers
     std::uint32_t block[3];
-    std::uint32_t shared;  // register
-    std::vector<KernelArgument> arguments;
+    std::uint32_t shared;                   // register
+    std::vector<KernelArgument> arguments;  // one word each
+    std::vector<std::uint32_t> parameters;  // the first word of each parameter: that of a table has several
     bool pdl = false;  // may start before its only predecessor has finished; the kernel itself waits
 };
 

@@ -24,9 +24,9 @@ std::uint64_t pack(std::int64_t first, std::int64_t second) {
 
 // Arguments are read from the block itself, which therefore must outlive the call the parameters are passed to.
 struct KernelParameters {
-    KernelParameters(const KernelWork& work, const std::uint64_t* words) : pointers(work.arguments.size()) {
+    KernelParameters(const KernelWork& work, const std::uint64_t* words) : pointers(work.parameters.size()) {
         for (std::size_t i = 0; i < pointers.size(); ++i)
-            pointers[i] = const_cast<std::uint64_t*>(words + kHeaderWords + i);
+            pointers[i] = const_cast<std::uint64_t*>(words + kHeaderWords + work.parameters[i]);
         params.func = work.function->handle;
         params.gridDimX = low(words[0]);
         params.gridDimY = high(words[0]);

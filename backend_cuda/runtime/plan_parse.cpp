@@ -12,6 +12,8 @@ namespace mlxlite::cuda {
 
 namespace {
 
+constexpr std::size_t kMaxParameterBytes = 4096;  // CUDA programming guide: 4 KB before CUDA 12.1, more since
+
 class Parser {
   public:
     explicit Parser(PlanSpec& spec) : spec_(spec) {}
@@ -135,6 +137,17 @@ class Parser {
         throw std::invalid_argument("Plan: no kind of kernel argument is called " + name);
     }
 
+    // An argument, or several that are one parameter: consecutive words of the block.
+    void parameter(KernelWork& work, nb::handle entry) const {
+        work.parameters.push_back(static_cast<std::uint32_t>(work.arguments.size()));
+        if (nb::cast<std::string>(entry[0]) != "table") {
+            work.arguments.push_back(argument(entry));
+            return;
+        }
+        for (nb::handle word : entry[1]) work.arguments.push_back(argument(word));
+        if (work.parameters.back() == work.arguments.size()) throw std::invalid_argument("Plan: a table of no words");
+    }
+
     KernelWork kernel(nb::handle entry) const {
         KernelWork work;
         work.function = nb::cast<std::shared_ptr<Function>>(entry[1]);
@@ -145,7 +158,11 @@ class Parser {
                 throw std::invalid_argument("Plan: block dims are 1 to 1024");
         }
         work.shared = reg(entry[4]);
-        for (nb::handle item : entry[5]) work.arguments.push_back(argument(item));
+        for (nb::handle item : entry[5]) parameter(work, item);
+        if (work.arguments.size() * 8 > kMaxParameterBytes)
+            throw std::invalid_argument("Plan: a kernel has " + std::to_string(work.arguments.size() * 8) +
+                                        " bytes of parameters, at most " + std::to_string(kMaxParameterBytes) +
+                                        " are possible");
         if (!entry[6].is_none()) {
             auto flags = nb::cast<nb::dict>(entry[6]);
             for (auto [key, value] : flags) {

@@ -30,7 +30,9 @@ bool donatable(const Node* node, std::uint32_t uses) {
     // An op that is evaluated while traced stays, and may read the array again.
     if (tracing()) return false;
     if (node->refs != uses || !node->buffer || node->buffer->refs != 1) return false;
-    return node->device == Device::gpu || host_memory_is_exclusive(node->buffer);
+    // What takes the place of a small part of a block would keep all of the block.
+    if (node->device == Device::gpu) return node->buffer->nbytes / 2 <= node->nbytes();
+    return host_memory_is_exclusive(node->buffer);
 }
 
 }  // namespace

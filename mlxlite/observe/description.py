@@ -62,6 +62,7 @@ class Node:
         limit: what sets the floor, "memory" or "operations".
         after: nodes that must be done before.
         detail: how it is run.
+        instances: how many times it computes the same, over arrays of other sizes; `ops` has one after the other.
     """
 
     index: int
@@ -75,6 +76,7 @@ class Node:
     limit: str
     after: tuple[int, ...] = ()
     detail: str = ""
+    instances: int = 1
 
     @property
     def bytes_read(self) -> int:
@@ -107,6 +109,14 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Apart:
+    """Why nodes that compute the same, over different arrays, are not one kernel."""
+
+    nodes: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What evaluating runs on one device."""
 
@@ -116,6 +126,7 @@ class Plan:
     buffers: tuple[Buffer, ...]
     views: tuple[Op, ...] = ()  # ops that no node computes: they only say how memory is read
     refusals: tuple[Refusal, ...] = ()
+    apart: tuple[Apart, ...] = ()
     arena_bytes: int = 0
     in_cache: bool = False
 

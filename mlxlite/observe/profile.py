@@ -10,8 +10,9 @@ from typing import Any
 
 from .. import _graph
 from . import Measurement, observers, provider
-from .description import Plan, Run, array_text, fusion_text
+from .description import Plan, Run, array_text
 from .observers import BOUND, DONE, FOUND, LISTED, LOWERED, MOVED, RAN, START
+from .text import node_title
 
 # The parts of an evaluation on the host, in order.
 HOST_PARTS = ("walk", "move", "lower", "bind", "launch", "rules", "finish", "wait", "profiler", "outside")
@@ -243,7 +244,7 @@ class Profile:
                 floor = nodes[k].floor
                 if nodes[k].ops:
                     last = nodes[k].ops[-1]
-                    ops = f"{fusion_text([o.name for o in nodes[k].ops])} {array_text(last.dtype, last.shape)}"
+                    ops = f"{node_title(nodes[k])} {array_text(last.dtype, last.shape)}"
             evaluation.nodes.append(TimedNode(timed.label, ops, timed.start, timed.seconds, floor))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
-from .description import Access, Node, Plan, bytes_text, fusion_text, quantity_text, time_text
+from .description import Access, Node, Op, Plan, array_text, bytes_text, fusion_text, quantity_text, time_text
 
 
 def plan_text(plan: Plan) -> str:
@@ -17,11 +18,21 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def counted_times(texts: Iterable[str]) -> list[str]:
+    """Each text once, with how often it comes if that is not once: `float32 (4,) x2`."""
+    return [text if n == 1 else f"{text} x{n}" for text, n in Counter(texts).items()]
+
+
 def node_title(node: Node) -> str:
     """What a node computes, in few words."""
     if not node.ops:
         return node.label
-    return fusion_text([op.name for op in node.ops])
+    names = fusion_text([op.name for op in _of_first_instance(node)])
+    return names if node.instances == 1 else f"{node.instances} times {names}"
+
+
+def _of_first_instance(node: Node) -> tuple[Op, ...]:
+    return node.ops[: len(node.ops) // node.instances]
 
 
 def _lines(plan: Plan) -> Iterator[str]:
@@ -61,6 +72,12 @@ def _lines(plan: Plan) -> Iterator[str]:
                 f"  #{r.producer.index} {r.producer.name} (node {r.producer_node}) -> "
                 f"#{r.consumer.index} {r.consumer.name} (node {r.consumer_node}): {r.reason}"
             )
+    if plan.apart:
+        yield ""
+        yield "not side by side"
+        for a in plan.apart:
+            numbers = ", ".join(map(str, a.nodes))
+            yield f"  {node_title(plan.nodes[a.nodes[0]])} (nodes {numbers}): {a.reason}"
 
 
 def _nodes(plan: Plan) -> Iterator[str]:
@@ -76,8 +93,13 @@ def _nodes(plan: Plan) -> Iterator[str]:
         yield f"      {_flow(node)}"
         if node.operations:
             yield f"      {quantity_text(node.operations)} operations"
-        for op in node.ops:
+        first = _of_first_instance(node)
+        for op in first:
             yield f"      {op}"
+        if node.instances > 1:
+            last = (node.ops[k * len(first) - 1] for k in range(2, node.instances + 1))
+            shapes = ", ".join(counted_times(array_text(op.dtype, op.shape) for op in last))
+            yield f"      and the same for {shapes}"
 
 
 def _flow(node: Node) -> str:

@@ -41,7 +41,7 @@ class AdaDelta(Optimizer):
         state["u"] = mx.zeros_like(parameter)
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-        learning_rate = self.learning_rate.astype(gradient.dtype)
+        learning_rate = self._learning_rate(gradient.dtype)
         u = state["u"]
         v = self.rho * state["v"] + (1 - self.rho) * mx.square(gradient)
         d = mx.sqrt(u + self.eps) / mx.sqrt(v + self.eps) * gradient

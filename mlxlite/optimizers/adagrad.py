@@ -37,7 +37,7 @@ class Adagrad(Optimizer):
         state["v"] = mx.zeros_like(parameter)
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-        learning_rate = self.learning_rate.astype(gradient.dtype)
+        learning_rate = self._learning_rate(gradient.dtype)
         v = state["v"] + mx.square(gradient)
         state["v"] = v
         return parameter - learning_rate * gradient / (mx.sqrt(v) + self.eps)

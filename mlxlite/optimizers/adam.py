@@ -52,7 +52,7 @@ class Adam(Optimizer):
         state["v"] = mx.zeros_like(parameter)
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-        learning_rate = self.learning_rate.astype(gradient.dtype)
+        learning_rate = self._learning_rate(gradient.dtype)
         b1, b2 = self.betas
         m = b1 * state["m"] + (1 - b1) * gradient
         v = b2 * state["v"] + (1 - b2) * mx.square(gradient)
@@ -60,8 +60,9 @@ class Adam(Optimizer):
         if not self.bias_correction:
             return parameter - learning_rate * m / (mx.sqrt(v) + self.eps)
         # The corrections are float32, whatever the parameter is: 1 - b2**step is 0 in 16 bits at first.
-        c1 = (learning_rate / (1 - b1**self.step)).astype(gradient.dtype)
-        c2 = mx.rsqrt(1 - b2**self.step).astype(gradient.dtype)
+        dtype = gradient.dtype
+        c1 = self._once("c1", dtype, lambda: (learning_rate / (1 - b1**self.step)).astype(dtype))
+        c2 = self._once("c2", dtype, lambda: mx.rsqrt(1 - b2**self.step).astype(dtype))
         return parameter - c1 * m / (mx.sqrt(v) * c2 + self.eps)
 
 
@@ -94,8 +95,9 @@ class AdamW(Adam):
         self.weight_decay = weight_decay
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-        learning_rate = self.learning_rate.astype(gradient.dtype)
-        return super().apply_single(gradient, parameter * (1 - learning_rate * self.weight_decay), state)
+        learning_rate = self._learning_rate(gradient.dtype)
+        kept = self._once("kept", gradient.dtype, lambda: 1 - learning_rate * self.weight_decay)
+        return super().apply_single(gradient, parameter * kept, state)
 
 
 class Adamax(Adam):
@@ -122,7 +124,7 @@ class Adamax(Adam):
         super().__init__(learning_rate, betas, eps)
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-        learning_rate = self.learning_rate.astype(gradient.dtype)
+        learning_rate = self._learning_rate(gradient.dtype)
         b1, b2 = self.betas
         m = b1 * state["m"] + (1 - b1) * gradient
         v = mx.maximum(b2 * state["v"], mx.abs(gradient))

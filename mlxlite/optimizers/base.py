@@ -28,6 +28,8 @@ class Optimizer:
         schedulers: functions of the step by the name of what they set in the state.
     """
 
+    _recorded: dict[tuple[str, mx.Dtype], mx.array] | None = None  # of the step that is being recorded: see `_once`
+
     def __init__(self, schedulers: dict[str, Schedule] | None = None) -> None:
         self._initialized = False
         self._state: dict[str, Any] = {"step": mx.array(0, mx.uint64)}
@@ -75,11 +77,34 @@ class Optimizer:
         for name, schedule in self._schedulers.items():
             self.state[name] = schedule(self.step)
         self.state["step"] = self.step + 1
-        return tree_map(self.apply_single, gradients, parameters, self.state)
+        self._recorded = {}
+        try:
+            return tree_map(self.apply_single, gradients, parameters, self.state)
+        finally:
+            self._recorded = None
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
         """For subclasses: the next value of one parameter. `state` is the parameter's own, brought up to date here."""
         raise NotImplementedError(f"{type(self).__name__} does not define apply_single")
+
+    def _once(self, name: str, dtype: mx.Dtype, make: Callable[[], mx.array]) -> mx.array:
+        """What all parameters of a dtype share in one step, such as a bias correction: recorded for the first of them.
+
+        Args:
+            name: of the value.
+            dtype: of the parameters.
+            make: records it.
+        """
+        if self._recorded is None:  # a call of `apply_single` by itself
+            return make()
+        key = name, dtype
+        if key not in self._recorded:
+            self._recorded[key] = make()
+        return self._recorded[key]
+
+    def _learning_rate(self, dtype: mx.Dtype) -> mx.array:
+        """The learning rate for parameters of a dtype."""
+        return self._once("learning_rate", dtype, lambda: self.learning_rate.astype(dtype))
 
     @property
     def state(self) -> dict[str, Any]:

@@ -49,11 +49,11 @@ class Lion(Optimizer):
         state["m"] = mx.zeros_like(parameter)
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-        learning_rate = self.learning_rate.astype(gradient.dtype)
+        learning_rate = self._learning_rate(gradient.dtype)
         b1, b2 = self.betas
         m = state["m"]
         direction = mx.sign(b1 * m + (1 - b1) * gradient)
         state["m"] = b2 * m + (1 - b2) * gradient
         if self.weight_decay > 0:
-            parameter = (1 - learning_rate * self.weight_decay) * parameter
+            parameter = self._once("kept", gradient.dtype, lambda: 1 - learning_rate * self.weight_decay) * parameter
         return parameter - learning_rate * direction

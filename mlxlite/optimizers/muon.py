@@ -69,7 +69,7 @@ class Muon(Optimizer):
         v = self.momentum * state["v"] + (1 - self.momentum) * gradient
         state["v"] = v
         update = gradient * (1 - self.momentum) + v * self.momentum if self.nesterov else v
-        learning_rate = self.learning_rate.astype(gradient.dtype)
+        learning_rate = self._learning_rate(gradient.dtype)
         shape = update.shape
         if len(shape) >= 2:
             matrix = update if len(shape) == 2 else update.reshape(shape[0], -1)

@@ -40,7 +40,7 @@ class RMSprop(Optimizer):
         state["v"] = mx.zeros_like(parameter)
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
-        learning_rate = self.learning_rate.astype(gradient.dtype)
+        learning_rate = self._learning_rate(gradient.dtype)
         v = self.alpha * state["v"] + (1 - self.alpha) * mx.square(gradient)
         state["v"] = v
         return parameter - learning_rate * gradient / (mx.sqrt(v) + self.eps)

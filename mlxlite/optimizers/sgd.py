@@ -53,7 +53,7 @@ class SGD(Optimizer):
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
         if self.weight_decay != 0:
             gradient = gradient + self.weight_decay * parameter
-        learning_rate = self.learning_rate.astype(gradient.dtype)
+        learning_rate = self._learning_rate(gradient.dtype)
         if self.momentum <= 0:
             return parameter - learning_rate * gradient
         added = (1 - self.dampening) * gradient if self.dampening > 0 else gradient

@@ -50,8 +50,8 @@ namespace {
 
 long capacity = 1L << 40, in_use = 0, refuse = 0, not_ready = 0, child_nodes = 1, live_execs = 0,
      programmatic_edges = 0;
-// What ran on the device, one word each: a kernel's name, "host" for a library call, "fill", "e3" for event 3. Kept while
-// a test asks for it.
+// What ran on the device, one word each: a kernel's name, "host" for a library call, "fill", "e3" for event 3. Kept
+// while a test asks for it.
 bool journal_on = false;
 std::string journal;
 double device_clock = 0;  // us; a kernel takes 10, a library call 100, a fill 25
@@ -83,6 +83,22 @@ std::map<std::string, CUfunc_st>& kernels() {
           [](auto&, void** a) {
               for (long long i = 0; i < value<long long>(a, 3); ++i)
                   value<float*>(a, 0)[i] = value<float*>(a, 1)[i] + value<float*>(a, 2)[i];
+          }}},
+        // A table of two rows (counts, outputs, inputs, scalars), then what is added to all.
+        {"scale_rows_f32",
+         {"scale_rows_f32",
+          {64, 4},
+          [](auto&, void** a) {
+              struct Table {
+                  long long n[2];
+                  float* out[2];
+                  const float* in[2];
+                  double scale[2];
+              };
+              auto t = value<Table>(a, 0);
+              for (int row = 0; row < 2; ++row)
+                  for (long long i = 0; i < t.n[row]; ++i)
+                      t.out[row][i] = static_cast<float>(t.scale[row]) * t.in[row][i] + value<float>(a, 1);
           }}},
         {"probe",
          {"probe",

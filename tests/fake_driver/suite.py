@@ -138,7 +138,7 @@ def launch(plan, sizes=(), scalars=(), leaves=(), n_outputs=1, rank=1):
 
 
 MODULE = _runtime.Module(b"not really a cubin")
-ADD, FILL, PROBE = (MODULE.function(name) for name in ("add_f32", "fill_f32", "probe"))
+ADD, FILL, PROBE, SCALE_ROWS = (MODULE.function(name) for name in ("add_f32", "fill_f32", "probe", "scale_rows_f32"))
 
 
 def changed(function):
@@ -202,6 +202,30 @@ def test_every_kind_of_argument_and_the_size_program():
     plan = _runtime.Plan(1, 4, program, [("output", 10)], [node], [], [(0, 11, [])])
     (out,) = launch(plan, [11], [0.5, 0.1, -7, 1 + 2j])
     assert out.numpy(np.float64).tolist() == [-3, 14, 0.5, 0.1, -7, 1, 2, 4, 3, 2, 8, 2, 1, 112]
+
+
+def table_plan():
+    """Two rows of scale * x + shift, of n and of 3 elements; the first in the place of its leaf."""
+    program = [("const", 1, 0), ("const", 0, 0), ("const", 12, 0), ("const", 3, 0)]
+    buffers = [("leaf", 0), ("leaf", 1), ("output", 3)]
+    words = [("i64", 0), ("i64", 4), ("ptr", 0, 2), ("ptr", 2, 2), ("ptr", 0, 2), ("ptr", 1, 2), ("f64", 1), ("f64", 2)]
+    nodes = [kernel(SCALE_ROWS, [("table", words), ("f32", 0)], "rows")]
+    return _runtime.Plan(1, 3, program, buffers, nodes, [], [(0, 2, [1]), (2, 2, [1])])
+
+
+def test_a_table_is_one_parameter():
+    plan = table_plan()
+    a, b = upload(np.arange(5, dtype=np.float32)), upload(np.ones(3, np.float32))
+    first, second = launch(plan, [5], [0.5, 2.0, 3.0], [a, b], n_outputs=2)
+    assert first.address == a.address
+    np.testing.assert_array_equal(first.numpy(count=5), np.arange(5) * 2 + 0.5)
+    np.testing.assert_array_equal(second.numpy(count=3), np.full(3, 3.5))
+    del first, second
+    # A scalar of a row, and a size, are words like any other.
+    gained, (first, second) = changed(lambda: launch(plan, [2], [0.5, 2.0, 4.0], [a, b], n_outputs=2))
+    assert gained["nodes_patched"] == 1 and "execs_built" not in gained
+    np.testing.assert_array_equal(first.numpy(count=5), [1.5, 5.5, 4.5, 6.5, 8.5])
+    np.testing.assert_array_equal(second.numpy(count=3), np.full(3, 4.5))
 
 
 def test_ping_pong_becomes_patch_free():
@@ -644,6 +668,8 @@ def test_every_field_of_a_bytes_key_matters():
         (IndexError, "no node 3", (0, 0, [], [], [], [(3, 0)], [])),
         (ValueError, "arena", (1, 0, [], [("arena", 0)], [], [], [(0, 0, [])])),
         (ValueError, "cycle", (3, 0, [], [], [kernel(FILL, []), kernel(FILL, [])], [(0, 1), (1, 0)], [])),
+        (ValueError, "table of no words", (3, 0, [], [], [kernel(FILL, [("table", [])])], [], [])),
+        (ValueError, "4104 bytes", (3, 0, [], [], [kernel(FILL, [("i64", 0), ("table", [("i64", 0)] * 512)])], [], [])),
         (ValueError, "no kernel flag", (3, 0, [], [], [kernel(FILL, [], "k", {"fast": True})], [], [])),
     ],
 )

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +98,9 @@ def run(
     Returns:
         The outputs. Raises AssertionError for a write outside an output, a counter that is left set or a stuck barrier.
     """
-    build([kernel])
     values = {f"d{d}": n for d, n in enumerate(dims)}
-    results, guards = [], []
-    for shape, dtype in outputs:
-        dtype = np.dtype(dtype)
-        n = int(np.prod(shape)) * dtype.itemsize
-        raw = np.full(n + 2 * GUARD + 64, 0xA5, np.uint8)
-        start = -raw.ctypes.data % 64 + GUARD - (0 if misalign == 0 else 16 - misalign * dtype.itemsize)
-        results.append(raw[start : start + n].view(dtype).reshape(shape))
-        guards.append((raw[:start], raw[start + n :]))
+    guarded = [_Guarded(shape, dtype, misalign) for shape, dtype in outputs]
+    results = [g.array for g in guarded]
     for j, before in (initial or {}).items():
         results[j][...] = before
     keep: list[Any] = []
@@ -136,14 +130,104 @@ def run(
                 return np.uint64(counters[-1].ctypes.data)
         raise AssertionError(f"unknown parameter {param}")
 
-    arguments = [np.asarray(value_of(p)) for p in kernel.params]
-    pointers = (ctypes.c_void_p * len(arguments))(*(a.ctypes.data for a in arguments))
-    grid = (ctypes.c_uint * 3)(*(evaluate_size(g, values) for g in kernel.launch.grid))
-    block = (ctypes.c_uint * 3)(*kernel.launch.block)
-    status = getattr(_libraries[kernel.name], f"run_{kernel.name}")(grid, block, pointers)
-    assert status == 0, f"{kernel.name}: threads wait for one another for ever"
-    for before, after in guards:
-        assert (before == 0xA5).all() and (after == 0xA5).all(), f"{kernel.name} writes outside an output"
+    grid = [evaluate_size(g, values) for g in kernel.launch.grid]
+    launch(kernel, grid, [np.asarray(value_of(p)) for p in kernel.params])
+    for g in guarded:
+        g.check(kernel)
     for c in counters:
         assert not c.any(), f"{kernel.name} leaves a counter set"
     return [r.copy() for r in results]
+
+
+@dataclass
+class Row:
+    """The arrays and scalars of one row of a table.
+
+    Attributes:
+        operands: arrays, contiguous.
+        outputs: shape and dtype of each, or the number of the operand whose place it takes.
+        scalars: by index.
+    """
+
+    operands: Sequence[np.ndarray]
+    outputs: Sequence[tuple[tuple[int, ...], Any] | int]
+    scalars: Mapping[int, Any] = field(default_factory=dict)
+
+
+def run_table(kernel: KernelSource, rows: Sequence[Row], tile: int, misalign: int = 0) -> list[list[np.ndarray]]:
+    """Launch a multi-tensor kernel once.
+
+    Args:
+        kernel: whose parameters are a table, and what its rows share.
+        rows: at most as many as the table has; what is shared is taken from the first.
+        tile: elements of a block.
+        misalign: elements by which arrays are off a 16-byte boundary.
+
+    Returns:
+        The outputs of each row. Raises AssertionError for a write outside of them, or to an operand that none takes.
+    """
+    operands = [[_Guarded(a.shape, a.dtype, misalign, a) for a in row.operands] for row in rows]
+    outputs = [
+        [of[j] if isinstance(j, int) else _Guarded(*j, misalign) for j in row.outputs]
+        for row, of in zip(rows, operands, strict=True)
+    ]
+    sizes = [out[0].array.size for out in outputs]
+    first = np.cumsum([0, *(-(-n // tile) for n in sizes)])
+
+    def value_of(param: tuple[Any, ...], r: int) -> Any:
+        match param:
+            case ("first",):
+                return np.int64(first[min(r, len(rows))])
+            case _ if r >= len(rows):
+                return np.int64(0)
+            case ("dim", 0):
+                return np.int64(sizes[r])
+            case ("ptr", i):
+                return np.uint64(operands[r][i].array.ctypes.data)
+            case ("out", j):
+                return np.uint64(outputs[r][j].array.ctypes.data)
+            case ("scalar", k, ctype):
+                return _SCALAR_TYPES[ctype](rows[r].scalars[k])
+        raise AssertionError(f"unknown parameter {param}")
+
+    def argument(param: tuple[Any, ...]) -> np.ndarray:
+        if param[0] != "table":
+            return np.asarray(value_of(param, 0))
+        _, n_rows, columns = param
+        words = [value_of(column, r).tobytes().ljust(8, b"\xee") for column in columns for r in range(n_rows)]
+        return np.frombuffer(b"".join(words), np.uint8)
+
+    before = [[g.array.copy() for g in row] for row in operands]
+    launch(kernel, (int(first[-1]), 1, 1), [argument(p) for p in kernel.params])
+    for g in (g for row in (*operands, *outputs) for g in row):
+        g.check(kernel)
+    for row, found, saved in zip(rows, operands, before, strict=True):
+        for i, (g, a) in enumerate(zip(found, saved, strict=True)):
+            assert i in row.outputs or g.array.tobytes() == a.tobytes(), f"{kernel.name} writes to operand {i}"
+    return [[g.array.copy() for g in row] for row in outputs]
+
+
+class _Guarded:
+    """An array between guard bytes."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, misalign: int, values: np.ndarray | None = None) -> None:
+        dtype = np.dtype(dtype)
+        n = int(np.prod(shape)) * dtype.itemsize
+        raw = np.full(n + 2 * GUARD + 64, 0xA5, np.uint8)
+        start = -raw.ctypes.data % 64 + GUARD - (0 if misalign == 0 else 16 - misalign * dtype.itemsize)
+        self.array = raw[start : start + n].view(dtype).reshape(shape)
+        self._around = raw[:start], raw[start + n :]
+        if values is not None:
+            self.array[...] = values
+
+    def check(self, kernel: KernelSource) -> None:
+        assert all((part == 0xA5).all() for part in self._around), f"{kernel.name} writes outside an output"
+
+
+def launch(kernel: KernelSource, grid: Sequence[int], arguments: Sequence[np.ndarray]) -> None:
+    """Launch a kernel once; `arguments` hold the bytes of its parameters, pointers as addresses."""
+    build([kernel])
+    pointers = (ctypes.c_void_p * len(arguments))(*(a.ctypes.data for a in arguments))
+    dims = [(ctypes.c_uint * 3)(*n) for n in (grid, kernel.launch.block)]
+    status = getattr(_libraries[kernel.name], f"run_{kernel.name}")(*dims, pointers)
+    assert status == 0, f"{kernel.name}: threads wait for one another for ever"

@@ -19,6 +19,7 @@
 #define __forceinline__ inline
 #define __shared__ static
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 struct uint2 {
     unsigned x, y;
