@@ -7,3 +7,7 @@ from tests.fake_driver.build import run_suite
 
 def test_runtime_on_the_fake_driver(tmp_path: pathlib.Path) -> None:
     run_suite("suite", tmp_path)
+
+
+def test_runtime_where_a_stream_cannot_write_values(tmp_path: pathlib.Path) -> None:
+    run_suite("suite", tmp_path, FAKE_WITHOUT_STREAM_VALUES="1")

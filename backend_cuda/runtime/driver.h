@@ -95,9 +95,11 @@ struct Entry<CUresult(P...)> {
     X(cuMemGetInfo)                       \
     X(cuMemAllocHost)                     \
     X(cuMemcpyHtoDAsync)                  \
+    X(cuMemcpyDtoH)                       \
     X(cuMemcpyDtoHAsync)                  \
     X(cuStreamCreate)                     \
     X(cuStreamSynchronize)                \
+    X(cuStreamQuery)                      \
     X(cuStreamBeginCapture)               \
     X(cuStreamEndCapture)                 \
     X(cuEventCreate)                      \
@@ -118,7 +120,8 @@ struct Entry<CUresult(P...)> {
 // Absent from older drivers; what needs them is left out there.
 #define MLXLITE_OPTIONAL_DRIVER_FUNCTIONS(X) \
     X(cuGraphAddDependencies)                \
-    X(cuMemsetD8Async)
+    X(cuMemsetD8Async)                       \
+    X(cuStreamWriteValue64)
 
 struct Driver {
 #define MLXLITE_DECLARE(function) Entry<std::remove_pointer_t<decltype(&::function)>> function{#function};

@@ -32,13 +32,19 @@ def build(folder: pathlib.Path) -> pathlib.Path:
     return library
 
 
-def run_suite(name: str, folder: pathlib.Path) -> str:
-    """Run tests/fake_driver/<name>.py on the fake driver; returns what pytest printed. AssertionError if one fails."""
+def run_suite(name: str, folder: pathlib.Path, **variables: str) -> str:
+    """Run tests/fake_driver/<name>.py on the fake driver; returns what pytest printed. AssertionError if one fails.
+
+    Args:
+        name: of the suite.
+        folder: for the driver's library.
+        variables: further environment variables.
+    """
     library = build(folder)
     paths = os.pathsep.join(map(str, (HERE, HERE.parents[1])))
-    environment = os.environ | {"MLXLITE_CUDA_DRIVER": str(library), "MLX_ENABLE_TF32": "0", "PYTHONPATH": paths}
+    environment = {"MLXLITE_CUDA_DRIVER": str(library), "MLX_ENABLE_TF32": "0", "PYTHONPATH": paths, **variables}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / f"{name}.py"]
-    done = subprocess.run(command, env=environment, cwd=HERE.parent, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=os.environ | environment, cwd=HERE.parent, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
     return done.stdout

@@ -4,6 +4,7 @@
 #include <cuda.h>
 
 #include <algorithm>
+#include <atomic>
 #include <complex>
 #include <cstdint>
 #include <cstdlib>
@@ -48,8 +49,10 @@ struct CUevent_st {
 
 namespace {
 
-long capacity = 1L << 40, in_use = 0, refuse = 0, not_ready = 0, child_nodes = 1, live_execs = 0,
-     programmatic_edges = 0;
+long capacity = 1L << 40, in_use = 0, refuse = 0, child_nodes = 1, live_execs = 0, programmatic_edges = 0;
+// While work is held, it is as if nothing enqueued were done yet. Work that failed is never done.
+std::atomic<bool> held{false}, broken{false};
+std::map<std::uint64_t*, std::uint64_t> held_values;  // that a stream is to write
 // What ran on the device, one word each: a kernel's name, "host" for a library call, "fill", "e3" for event 3. Kept while
 // a test asks for it.
 bool journal_on = false;
@@ -118,6 +121,7 @@ void set_kernel(CUgraphNode node, const CUDA_KERNEL_NODE_PARAMS* params) {
 
 std::unique_ptr<CUgraph_st> clone(CUgraph graph, std::map<CUgraphNode, std::size_t>* index) {
     auto copy = std::make_unique<CUgraph_st>();
+    std::map<CUgraphNode, CUgraphNode> copies;
     for (auto& node : graph->nodes) {
         if (index) (*index)[node.get()] = copy->nodes.size();
         auto made = std::make_unique<CUgraphNode_st>();
@@ -125,13 +129,30 @@ std::unique_ptr<CUgraph_st> clone(CUgraph graph, std::map<CUgraphNode, std::size
         made->arguments = node->arguments;
         made->host = node->host;
         if (node->child) made->child = clone(node->child.get());
+        copies[node.get()] = made.get();
         copy->nodes.push_back(std::move(made));
     }
+    for (auto& node : graph->nodes)
+        for (CUgraphNode before : node->before) copies.at(node.get())->before.push_back(copies.at(before));
     return copy;
 }
 
+// An order that respects the edges, and as little else as can be: of the nodes that may run, the one added last.
+std::vector<CUgraphNode> order_of(CUgraph graph) {
+    std::vector<CUgraphNode> order;
+    auto has_run = [&](CUgraphNode node) { return std::find(order.begin(), order.end(), node) != order.end(); };
+    while (order.size() < graph->nodes.size()) {
+        auto next = std::find_if(graph->nodes.rbegin(), graph->nodes.rend(), [&](auto& node) {
+            return !has_run(node.get()) && std::all_of(node->before.begin(), node->before.end(), has_run);
+        });
+        if (next == graph->nodes.rend()) std::abort();
+        order.push_back(next->get());
+    }
+    return order;
+}
+
 void run(CUgraph graph) {
-    for (auto& node : graph->nodes) {
+    for (CUgraphNode node : order_of(graph)) {
         if (node->child) run(node->child.get());
         if (node->host) {
             note("host");
@@ -160,7 +181,13 @@ CUgraphNode add(CUgraph graph, const CUgraphNode* before, std::size_t n) {
 
 EXPORT void fake_set_capacity(long nbytes) { capacity = nbytes; }
 EXPORT void fake_refuse_patches(long n) { refuse = n; }
-EXPORT void fake_delay_events(long queries) { not_ready = queries; }
+EXPORT void fake_hold(int on) {
+    if (!on)
+        for (auto [address, value] : held_values) std::atomic_ref(*address).store(value, std::memory_order_release);
+    held_values.clear();
+    held = on;
+}
+EXPORT void fake_break(int on) { broken = on; }
 EXPORT void fake_child_nodes(long n) { child_nodes = n; }
 EXPORT void fake_lt_workspace(long nbytes) { lt_workspace = nbytes; }
 EXPORT void fake_journal(int on) {
@@ -192,7 +219,8 @@ EXPORT CUresult cuDriverGetVersion(int* v) {
 }
 EXPORT CUresult cuGetErrorName(CUresult code, const char** text) {
     *text = code == CUDA_ERROR_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
-            : code == CUDA_ERROR_NOT_FOUND   ? "CUDA_ERROR_NOT_FOUND"
+            : code == CUDA_ERROR_NOT_FOUND       ? "CUDA_ERROR_NOT_FOUND"
+            : code == CUDA_ERROR_ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS"
                                              : "CUDA_ERROR_FAKE";
     OK;
 }
@@ -213,9 +241,10 @@ EXPORT CUresult cuDeviceGetName(char* name, int n, CUdevice) {
     OK;
 }
 EXPORT CUresult cuDeviceGetAttribute(int* v, CUdevice_attribute which, CUdevice) {
-    *v = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR   ? 9
-         : which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR ? 0
-                                                                 : 128;
+    *v = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR             ? 9
+         : which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR           ? 0
+         : which == CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS      ? !std::getenv("FAKE_WITHOUT_STREAM_VALUES")
+                                                                           : 128;
     OK;
 }
 EXPORT CUresult cuDeviceTotalMem(std::size_t* n, CUdevice) {
@@ -276,6 +305,22 @@ EXPORT CUresult cuMemcpyDtoHAsync(void* d, CUdeviceptr s, std::size_t n, CUstrea
     std::memcpy(d, reinterpret_cast<void*>(s), n);
     OK;
 }
+EXPORT CUresult cuMemcpyDtoH(void* d, CUdeviceptr s, std::size_t n) {
+    std::memcpy(d, reinterpret_cast<void*>(s), n);
+    OK;
+}
+EXPORT CUresult cuStreamWriteValue64(CUstream, CUdeviceptr target, cuuint64_t value, unsigned) {
+    auto* address = reinterpret_cast<std::uint64_t*>(target);
+    if (broken) OK;
+    if (held)
+        held_values[address] = value;
+    else
+        std::atomic_ref(*address).store(value, std::memory_order_release);
+    OK;
+}
+EXPORT CUresult cuStreamQuery(CUstream) {
+    return broken ? CUDA_ERROR_ILLEGAL_ADDRESS : held ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
+}
 EXPORT CUresult cuStreamCreate(CUstream* s, unsigned) {
     *s = new CUstream_st;
     OK;
@@ -313,11 +358,7 @@ EXPORT CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char value, std::size_t 
     OK;
 }
 EXPORT CUresult cuEventQuery(CUevent) {
-    if (not_ready > 0) {
-        --not_ready;
-        return CUDA_ERROR_NOT_READY;
-    }
-    OK;
+    return broken ? CUDA_ERROR_ILLEGAL_ADDRESS : held ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }
 EXPORT CUresult cuEventSynchronize(CUevent) { OK; }
 EXPORT CUresult cuGraphCreate(CUgraph* g, unsigned) {
