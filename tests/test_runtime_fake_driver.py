@@ -9,5 +9,10 @@ def test_runtime_on_the_fake_driver(tmp_path: pathlib.Path) -> None:
     run_suite("suite", tmp_path)
 
 
+def test_arguments_in_memory(tmp_path: pathlib.Path) -> None:
+    run_suite("arguments_suite", tmp_path)
+
+
 def test_runtime_where_a_stream_cannot_write_values(tmp_path: pathlib.Path) -> None:
-    run_suite("suite", tmp_path, FAKE_WITHOUT_STREAM_VALUES="1")
+    for name in ("suite", "arguments_suite"):
+        run_suite(name, tmp_path, FAKE_WITHOUT_STREAM_VALUES="1")

@@ -26,6 +26,8 @@ struct Counters {
     std::uint64_t execs_evicted = 0;
     std::uint64_t nodes_patched = 0;
     std::uint64_t child_graphs_patched = 0;
+    std::uint64_t plans_promoted = 0;  // whose kernels' arguments were moved to memory: arguments.cpp
+    std::uint64_t nodes_promoted = 0;
     std::uint64_t captures = 0;
     std::uint64_t library_calls = 0;
     std::uint64_t uploads = 0;

@@ -42,9 +42,10 @@ def run_suite(name: str, folder: pathlib.Path, **variables: str) -> str:
     """
     library = build(folder)
     paths = os.pathsep.join(map(str, (HERE, HERE.parents[1])))
-    environment = {"MLXLITE_CUDA_DRIVER": str(library), "MLX_ENABLE_TF32": "0", "PYTHONPATH": paths, **variables}
+    variables |= {"MLXLITE_CUDA_DRIVER": str(library), "MLX_ENABLE_TF32": "0", "PYTHONPATH": paths}
+    environment = os.environ | variables
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / f"{name}.py"]
-    done = subprocess.run(command, env=os.environ | environment, cwd=HERE.parent, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, cwd=HERE.parent, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
     return done.stdout

@@ -105,6 +105,26 @@ std::map<std::string, CUfunc_st>& kernels() {
               std::copy(std::begin(shape), std::end(shape), out + 7);
           }}},
     };
+    static bool complete = [] {
+        for (std::string name : {"fill_f32", "add_f32", "probe"}) {
+            CUfunc_st& direct = all[name];
+            // The same with its arguments in memory, in a word each.
+            all[name + "_from_memory"] = {name + "_from_memory", {8}, [&direct](auto& params, void** a) {
+                                              std::vector<void*> arguments;
+                                              for (std::size_t i = 0; i < direct.sizes.size(); ++i)
+                                                  arguments.push_back(value<std::uint64_t*>(a, 0) + i);
+                                              direct.run(params, arguments.data());
+                                          }};
+        }
+        for (std::size_t words : {4, 256}) {
+            std::string name = "write_" + std::to_string(words);
+            all[name] = {name, {8, 8 * words}, [words](auto&, void** a) {
+                             std::memcpy(value<char*>(a, 0), a[1], 8 * words);
+                         }};
+        }
+        return true;
+    }();
+    static_cast<void>(complete);
     return all;
 }
 

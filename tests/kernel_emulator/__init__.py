@@ -137,6 +137,9 @@ def run(
         raise AssertionError(f"unknown parameter {param}")
 
     arguments = [np.asarray(value_of(p)) for p in kernel.params]
+    if kernel.from_memory:
+        in_memory = np.frombuffer(b"".join(a.tobytes().ljust(8, b"\xa5") for a in arguments), np.uint64)
+        arguments = [np.asarray(np.uint64(in_memory.ctypes.data))]
     pointers = (ctypes.c_void_p * len(arguments))(*(a.ctypes.data for a in arguments))
     grid = (ctypes.c_uint * 3)(*(evaluate_size(g, values) for g in kernel.launch.grid))
     block = (ctypes.c_uint * 3)(*kernel.launch.block)
