@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from .codegen import Params
 from .kernel import KernelSource, Launch, kernel, words_of
 
-# Words that a writer takes, which are its parameters; with an address they fill most of the 32,764 bytes that a kernel
-# can take. Several sizes, since all of a kernel's parameters are copied for each launch.
-WRITER_WORDS = (64, 256, 1024, 4000)
+# Words that a writer takes, which are its parameters: with an address, most of the 32,764 bytes that a kernel can take.
+MOST_WORDS = 4000
+_STEP = 256  # all of a kernel's parameters are copied for each launch: so no more than this is copied for nothing
 _THREADS = 32
 
 
@@ -68,12 +68,12 @@ extern "C" __global__ void __launch_bounds__({_THREADS}) KERNEL_NAME(KERNEL_PARA
 
 
 def writer_for(n_words: int) -> tuple[KernelSource, int]:
-    """The smallest writer that takes so many words, and how many it takes; the largest, to be used several times, if
-    none does."""
-    size = next((size for size in WRITER_WORDS if size >= n_words), WRITER_WORDS[-1])
+    """A writer that takes so many words, and how many it takes; if none does, the largest, to be used several times."""
+    size = min(-(-n_words // _STEP) * _STEP, MOST_WORDS)
     return writer(size), size
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:
-    """The writers."""
-    yield from map(writer, WRITER_WORDS)
+    """The smallest writer, and the largest."""
+    yield writer(_STEP)
+    yield writer(MOST_WORDS)

@@ -185,7 +185,7 @@ void Plan::launch_nodes(const Executable& executable, LaunchNotes& notes) {
     singles_.resize(spec_.nodes.size());
     for (std::size_t i = 0; i < spec_.nodes.size(); ++i) {
         const PlanNode& node = spec_.nodes[i];
-        // Of a promoted node, arguments in the block are old and mean nothing.
+        // The arguments of a promoted node are not kept up to date here, so it is not made anew for others.
         auto first = executable.block.begin() + static_cast<std::ptrdiff_t>(node.begin);
         Words words(first, first + static_cast<std::ptrdiff_t>(node.end - node.begin));
         Single& single = singles_[i];

@@ -13,16 +13,20 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-struct CUmod_st {};
 struct CUfunc_st {
     std::string name;
     std::vector<std::size_t> sizes;
     std::function<void(const CUDA_KERNEL_NODE_PARAMS&, void**)> run;
+};
+struct CUmod_st {
+    std::map<std::string, CUfunc_st>* functions;  // null: the fake driver's own
+    std::vector<std::size_t> sizes;
 };
 struct CUgraphNode_st {
     CUDA_KERNEL_NODE_PARAMS params{};
@@ -49,6 +53,11 @@ struct CUevent_st {
 
 namespace {
 
+#ifdef WITHOUT_STREAM_VALUES
+constexpr bool kWritesValues = false;
+#else
+constexpr bool kWritesValues = true;
+#endif
 long capacity = 1L << 40, in_use = 0, refuse = 0, child_nodes = 1, live_execs = 0, programmatic_edges = 0;
 // While work is held, it is as if nothing enqueued were done yet. Work that failed is never done.
 std::atomic<bool> held{false}, broken{false};
@@ -201,6 +210,7 @@ CUgraphNode add(CUgraph graph, const CUgraphNode* before, std::size_t n) {
 
 EXPORT void fake_set_capacity(long nbytes) { capacity = nbytes; }
 EXPORT void fake_refuse_patches(long n) { refuse = n; }
+EXPORT int fake_writes_values() { return kWritesValues; }
 EXPORT void fake_hold(int on) {
     if (!on)
         for (auto [address, value] : held_values) std::atomic_ref(*address).store(value, std::memory_order_release);
@@ -263,7 +273,7 @@ EXPORT CUresult cuDeviceGetName(char* name, int n, CUdevice) {
 EXPORT CUresult cuDeviceGetAttribute(int* v, CUdevice_attribute which, CUdevice) {
     *v = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR             ? 9
          : which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR           ? 0
-         : which == CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS      ? !std::getenv("FAKE_WITHOUT_STREAM_VALUES")
+         : which == CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS      ? kWritesValues
                                                                            : 128;
     OK;
 }
@@ -276,15 +286,28 @@ EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext* c, CUdevice) {
     OK;
 }
 EXPORT CUresult cuCtxSetCurrent(CUcontext) { OK; }
-EXPORT CUresult cuModuleLoadData(CUmodule* m, const void*) {
-    *m = new CUmod_st;
+// A module "sizes 8 4 ..." has every function, of parameters of these sizes, which does nothing.
+EXPORT CUresult cuModuleLoadData(CUmodule* m, const void* image) {
+    *m = new CUmod_st{};
+    std::istringstream text(static_cast<const char*>(image));
+    std::string word;
+    if (text >> word && word == "sizes") {
+        (*m)->functions = new std::map<std::string, CUfunc_st>;
+        for (std::size_t size; text >> size;) (*m)->sizes.push_back(size);
+    }
     OK;
 }
 EXPORT CUresult cuModuleUnload(CUmodule m) {
+    delete m->functions;
     delete m;
     OK;
 }
-EXPORT CUresult cuModuleGetFunction(CUfunction* f, CUmodule, const char* name) {
+EXPORT CUresult cuModuleGetFunction(CUfunction* f, CUmodule m, const char* name) {
+    if (m->functions) {
+        *f = &(*m->functions)[name];
+        **f = {name, m->sizes, [](auto&, void**) {}};
+        OK;
+    }
     auto found = kernels().find(name);
     if (found == kernels().end()) return CUDA_ERROR_NOT_FOUND;
     *f = &found->second;
@@ -330,6 +353,7 @@ EXPORT CUresult cuMemcpyDtoH(void* d, CUdeviceptr s, std::size_t n) {
     OK;
 }
 EXPORT CUresult cuStreamWriteValue64(CUstream, CUdeviceptr target, cuuint64_t value, unsigned) {
+    if (!kWritesValues) return CUDA_ERROR_NOT_SUPPORTED;
     auto* address = reinterpret_cast<std::uint64_t*>(target);
     if (broken) OK;
     if (held)

@@ -21,7 +21,7 @@ for name in ("hold", "break"):
 FAKE.fake_make_graph.restype = ctypes.c_void_p
 FAKE.fake_make_graph.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_double]
 
-BY_WORD = "FAKE_WITHOUT_STREAM_VALUES" not in os.environ  # the device writes tickets into memory; else, events
+BY_WORD = bool(FAKE.fake_writes_values())  # the device writes tickets into memory; else, events
 MAX_RANK = 12
 
 
