@@ -14,7 +14,7 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
     class Function:                # name, registers, local_bytes, static_shared, max_threads, dynamic_shared_max: int
     class Plan:
         def __init__(self, n_sizes: int, n_scalars: int, size_program: list, buffers: list, nodes: list, edges: list,
-                     outputs: list) -> None
+                     outputs: list, promote: Callable | None = None) -> None
         n_nodes, n_executables, arena_bytes: int
         labels: list[str]          # of the nodes
     def api_capsule() -> capsule   # for mlxlite._graph.register_backend("gpu", lower, api_capsule())
@@ -35,9 +35,14 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
 
 A library node's callback is called as callback(sizes: list[int], scalars: list[float], pointers: list[int]) -> int, the
 address of a CUgraph that stays the callback's own: it is copied before the next Python code runs.
+
+A plan that keeps patching the arguments of many kernels calls promote(nodes: list[int], n_words: int) -> (functions,
+(writer, words, blocks, threads)), once: for these nodes, Functions that take the address of their arguments, and one
+that takes an address and a struct of so many 8-byte words and writes them there, launched with so many blocks and
+threads. None: the arguments are patched for ever.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 def initialize(cublaslt_path: str | None = None) -> None: ...
@@ -71,6 +76,7 @@ class Plan:
         nodes: Sequence[tuple[Any, ...]],
         edges: Sequence[tuple[int, int]],
         outputs: Sequence[tuple[Any, ...]],
+        promote: Callable[[list[int], int], tuple[list[Any], tuple[Any, int, int, int]]] | None = None,
     ) -> None: ...
     @property
     def n_nodes(self) -> int: ...

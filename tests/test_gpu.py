@@ -117,6 +117,35 @@ def test_decoding_builds_no_plan() -> None:
     assert counters()["templates_built"] == built
 
 
+def test_a_loop_of_growing_sizes_makes_few_driver_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    from backend_cuda.lowering import plan
+
+    rows = [normal(4, 600, seed=i) for i in range(12)]
+    calls: list[int] = []
+
+    def loop() -> list[float]:
+        _graph.clear_plans()
+        calls.clear()
+        results = []
+        for n in range(300, 320):
+            before = counters()["driver_calls"]
+            results.append(sum(mx.logsumexp(x[:, :n], axis=-1) for x in rows).sum().item())  # type: ignore[attr-defined]
+            calls.append(counters()["driver_calls"] - before)
+        return results
+
+    mx.eval(mx.zeros(1) + 1)
+    promoted = counters()["plans_promoted"]
+    in_memory = loop()
+    assert counters()["plans_promoted"] == promoted + 1
+    assert max(calls[8:]) <= 6, calls
+    monkeypatch.setattr(plan, "ARGUMENTS_IN_MEMORY", False)
+    assert loop() == in_memory
+    assert min(calls[8:]) >= 12, calls
+    mx.set_default_device(mx.cpu)
+    expected = [sum(mx.logsumexp(x[:, :n], axis=-1) for x in rows).sum().item() for n in range(300, 320)]  # type: ignore[attr-defined]
+    assert in_memory == pytest.approx(expected, rel=1e-5)
+
+
 def test_an_update_of_a_cache_copies_nothing() -> None:
     cache = mx.zeros((64, 1 << 18)) + 0  # 64 MiB
     mx.eval(cache)

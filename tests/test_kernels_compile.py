@@ -11,6 +11,7 @@ import pytest
 
 from backend_cuda.kernels import catalogue, evaluate_size
 from backend_cuda.kernels import compile as compiler
+from backend_cuda.kernels.from_memory import from_memory
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 FULL = os.environ.get("MLXLITE_ALL_KERNELS") == "1"
@@ -45,6 +46,18 @@ def test_compiles(module):
     for k, source in enumerate(ENTRIES[module]):
         for arch in ARCHITECTURES if FULL else [ARCHITECTURES[k % 3]]:
             jobs.append((source.source, arch, source.name))
+    for cubin in compiler.compile_many(jobs):
+        assert cubin[:4] == b"\x7fELF"
+
+
+@needs_nvrtc
+def test_kernels_that_read_their_arguments_from_memory_compile():
+    """In the sample, two of every module."""
+    jobs = []
+    for module in sorted(set(ENTRIES) - {"from_memory"}):
+        step = 1 if FULL else max(1, len(ENTRIES[module]) // 2)
+        for source in map(from_memory, ENTRIES[module][::step]):
+            jobs.append((source.source, ARCHITECTURES[len(jobs) % 3], source.name))
     for cubin in compiler.compile_many(jobs):
         assert cubin[:4] == b"\x7fELF"
 

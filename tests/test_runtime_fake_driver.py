@@ -7,3 +7,16 @@ from tests.fake_driver.build import run_suite
 
 def test_runtime_on_the_fake_driver(tmp_path: pathlib.Path) -> None:
     run_suite("suite", tmp_path)
+
+
+def test_arguments_in_memory(tmp_path: pathlib.Path) -> None:
+    run_suite("arguments_suite", tmp_path)
+
+
+def test_driver_calls_of_generating_text(tmp_path: pathlib.Path) -> None:
+    run_suite("decode_suite", tmp_path)
+
+
+def test_runtime_where_a_stream_cannot_write_values(tmp_path: pathlib.Path) -> None:
+    for name in ("suite", "arguments_suite"):
+        run_suite(name, tmp_path, "WITHOUT_STREAM_VALUES")

@@ -128,9 +128,6 @@ class Params:
             self.add(("scalar", k, ctype), f"{'i64' if ctype == 's64' else ctype} {name}")
         return name
 
-    def signature(self) -> str:
-        return ", ".join(self.declarations)
-
 
 def define(
     label: str, header: str, params: Params, body: Sequence[str], launch: Launch, before: Sequence[str] = ()
@@ -154,13 +151,13 @@ def define(
     text = "\n".join(
         [
             f'#include "{header}"',
-            f'extern "C" __global__ void {cluster}__launch_bounds__({threads}) KERNEL_NAME({params.signature()}) {{',
+            f'extern "C" __global__ void {cluster}__launch_bounds__({threads}) KERNEL_NAME(KERNEL_PARAMETERS) {{',
             *("    " + line for line in lines),
             "}",
             "",
         ]
     )
-    return kernel(label, text, params.params, launch)
+    return kernel(label, text, params.params, launch, params.declarations)
 
 
 def scalar_type(dtype: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -24,9 +24,17 @@ Size = Union[int, str, tuple[str, "Size", "Size"]]
 #   ("table", rows, columns)  one parameter of rows x columns 8-byte words, column after column; a column is ("first",),
 #                         long long: the row's first block, or any of the above, of a row's own arrays and sizes
 #   ("counters", n)       n 32-bit words that are zero before the kernel and are left at zero, this kernel's own
+#   ("words", n)          a struct of n 8-byte words: of the kernel that writes arguments (from_memory.py) only
 Param = tuple[Any, ...]
 
+
+def words_of(param: Param) -> int:
+    """How many 8-byte words the argument for a parameter takes."""
+    return int(param[1]) if param[0] == "words" else 1
+
+
 _NAME = "KERNEL_NAME"
+_SIGNATURE = "KERNEL_PARAMETERS"
 
 
 @dataclass(frozen=True)
@@ -41,23 +49,45 @@ class Launch:
 
 @dataclass(frozen=True)
 class KernelSource:
-    """CUDA C++ of one kernel. `name` is its entry point; equal sources have equal names and no others have."""
+    """CUDA C++ of one kernel.
+
+    Attributes:
+        name: its entry point; equal sources have equal names and no others have.
+        source: the text, whose definition begins with `name(declarations) {`.
+        params: what its parameters stand for.
+        launch: how it is launched.
+        declarations: the C declarations of its parameters, one for each of `params`.
+        from_memory: whether its one C parameter is the address of the arguments for `params` (`from_memory.py`).
+    """
 
     name: str
     source: str
     params: tuple[Param, ...]
     launch: Launch
+    declarations: tuple[str, ...]
+    from_memory: bool = False
 
 
-def kernel(label: str, source: str, params: list[Param] | tuple[Param, ...], launch: Launch) -> KernelSource:
-    """A KernelSource; KERNEL_NAME in `source` becomes `label` and a hash of the source.
+def kernel(
+    label: str, source: str, params: Sequence[Param], launch: Launch, declarations: Sequence[str]
+) -> KernelSource:
+    """A KernelSource.
 
-    >>> kernel("copy", 'extern "C" __global__ void KERNEL_NAME() {}', [], Launch((1, 1, 1), (1, 1, 1))).name[:5]
+    Args:
+        label: the beginning of its name.
+        source: the text. KERNEL_NAME becomes `label` and a hash of the text, KERNEL_PARAMETERS the declarations.
+        params, launch, declarations: see `KernelSource`.
+
+    >>> text = 'extern "C" __global__ void KERNEL_NAME(KERNEL_PARAMETERS) {}'
+    >>> kernel("copy", text, [("dim", 0)], Launch((1, 1, 1), (1, 1, 1)), ["i64 d0"]).source[27:32]
     'copy_'
     """
+    if len(params) != len(declarations):
+        raise ValueError(f"{label}: {len(params)} parameters with {len(declarations)} declarations")
+    source = source.replace(_SIGNATURE, ", ".join(declarations))
     digest = hashlib.sha256(source.encode()).hexdigest()[:12]
     name = f"{re.sub(r'[^0-9a-zA-Z_]+', '_', label)[:80]}_{digest}"
-    return KernelSource(name, source.replace(_NAME, name), tuple(params), launch)
+    return KernelSource(name, source.replace(_NAME, name), tuple(params), launch, tuple(declarations))
 
 
 def evaluate_size(size: Size, values: Mapping[str, int]) -> int:

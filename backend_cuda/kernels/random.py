@@ -42,8 +42,7 @@ DEVICE void store_word(T* row, i64 index, i64 count, u32 word) {
         if (at < count) row[at] = T(word >> (8 * sizeof(T) * i));
     }
 }
-extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(i64 d0, i64 d1, const u32* p0,
-                                                              STORAGE* __restrict__ q0) {
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(KERNEL_PARAMETERS) {
     launch_dependents();
     wait_for_producers();
     const i64 n = ceil_div(d1 * i64(sizeof(STORAGE)), 4), half = n / 2, upper = n - half;
@@ -75,8 +74,9 @@ def generate_random_bits(width: int) -> KernelSource:
     words = ("cdiv", ("mul", "d1", width), 4)
     upper = ("cdiv", words, 2)
     params = [("dim", 0), ("dim", 1), ("ptr", 0), ("out", 0)]
+    declarations = ["i64 d0", "i64 d1", "const u32* p0", f"{_STORAGE[width]}* __restrict__ q0"]
     grid = ("cdiv", ("mul", "d0", upper), THREADS)
-    return kernel(f"random_bits_{8 * width}", source, params, Launch((THREADS, 1, 1), (grid, 1, 1)))
+    return kernel(f"random_bits_{8 * width}", source, params, Launch((THREADS, 1, 1), (grid, 1, 1)), declarations)
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:

@@ -6,19 +6,25 @@ a GPU, and compared.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..kernels.from_memory import from_memory, writer_for
 from ..kernels.kernel import KernelSource
 from ..kernels.ops import ITEMSIZE
 from .sym import IntLike, Registers, Sym, SymTable
 
 Dims = tuple[Sym, ...]
+_log = logging.getLogger("mlxlite.plan")
 
 # Whether a kernel may start while the one before it runs, if that is the only one it waits for.
 PROGRAMMATIC = os.environ.get("MLXLITE_PROGRAMMATIC_LAUNCH", "1") != "0"
+# Whether kernels whose arguments change on every launch may read them from memory, which one kernel writes.
+ARGUMENTS_IN_MEMORY = os.environ.get("MLXLITE_ARGUMENTS_IN_MEMORY", "1") != "0"
 
 
 @dataclass(eq=False)
@@ -123,7 +129,10 @@ class Plan:
     slots: list[Sym]
 
 
-def assemble(plan: Plan, runtime: Any, function_of: Callable[[list[KernelSource]], dict[str, Any]]) -> Any:
+FunctionOf = Callable[[list[KernelSource]], dict[str, Any]]
+
+
+def assemble(plan: Plan, runtime: Any, function_of: FunctionOf) -> Any:
     """The runtime's plan.
 
     Args:
@@ -187,7 +196,34 @@ def assemble(plan: Plan, runtime: Any, function_of: Callable[[list[KernelSource]
             integers = [reg(i) for i in node.integers]
             nodes.append(("library", node.callback, places, integers, node.slots, node.label))
     outputs = [(*place(view), [reg(s) for s in view.strides]) for view in plan.outputs]
-    return runtime.Plan(plan.n_sizes, plan.n_scalars, registers.program, buffers, nodes, plan.edges, outputs)
+    by_node = [node.source if isinstance(node, KernelNode) else None for node in plan.nodes]
+    promote = _promotion(by_node, function_of) if ARGUMENTS_IN_MEMORY else None
+    return runtime.Plan(plan.n_sizes, plan.n_scalars, registers.program, buffers, nodes, plan.edges, outputs, promote)
+
+
+def _promotion(sources: list[KernelSource | None], function_of: FunctionOf) -> Callable[[list[int], int], Any]:
+    """What the runtime calls when it wants the arguments of some nodes in memory: see `_runtime.Plan`."""
+
+    def promote(nodes: list[int], n_words: int) -> Any:
+        start = time.perf_counter()
+        wanted = [source for source in (sources[i] for i in nodes) if source is not None]
+        readers = {source.name: from_memory(source) for source in wanted}
+        writer, words = writer_for(n_words)
+        functions = function_of([*readers.values(), writer])
+        _log.info(
+            "the arguments of %d nodes (%d words) go to memory: %d kernels compiled or found in %.1f ms",
+            len(nodes),
+            n_words,
+            len(readers) + 1,
+            1e3 * (time.perf_counter() - start),
+        )
+        launch = writer.launch
+        return (
+            [functions[readers[source.name].name] for source in wanted],
+            (functions[writer.name], words, launch.grid[0], launch.block[0]),
+        )
+
+    return promote
 
 
 def row_major(table: SymTable, dims: Sequence[Sym]) -> Dims:

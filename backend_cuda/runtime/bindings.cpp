@@ -38,7 +38,7 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
     class Function:                # name, registers, local_bytes, static_shared, max_threads, dynamic_shared_max: int
     class Plan:
         def __init__(self, n_sizes: int, n_scalars: int, size_program: list, buffers: list, nodes: list, edges: list,
-                     outputs: list) -> None
+                     outputs: list, promote: Callable | None = None) -> None
         n_nodes, n_executables, arena_bytes: int
         labels: list[str]          # of the nodes
     def api_capsule() -> capsule   # for mlxlite._graph.register_backend("gpu", lower, api_capsule())
@@ -59,6 +59,11 @@ Importing needs no driver; `initialize()` does. Errors of the driver are Runtime
 
 A library node's callback is called as callback(sizes: list[int], scalars: list[float], pointers: list[int]) -> int, the
 address of a CUgraph that stays the callback's own: it is copied before the next Python code runs.
+
+A plan that keeps patching the arguments of many kernels calls promote(nodes: list[int], n_words: int) -> (functions,
+(writer, words, blocks, threads)), once: for these nodes, Functions that take the address of their arguments, and one
+that takes an address and a struct of so many 8-byte words and writes them there, launched with so many blocks and
+threads. None: the arguments are patched for ever.
 )";
 
 nb::dict device_info_dict() {
@@ -100,6 +105,8 @@ nb::dict memory_info_dict() {
     X(execs_evicted)        \
     X(nodes_patched)        \
     X(child_graphs_patched) \
+    X(plans_promoted)       \
+    X(nodes_promoted)       \
     X(captures)             \
     X(library_calls)        \
     X(uploads)              \
@@ -227,10 +234,12 @@ NB_MODULE(_runtime, m) {
             .def(
                 "__init__",
                 [](PythonPlan* self, std::size_t n_sizes, std::size_t n_scalars, nb::handle size_program,
-                   nb::handle buffers, nb::handle nodes, nb::handle edges, nb::handle outputs) {
-                    new (self) PythonPlan(parse_plan(n_sizes, n_scalars, size_program, buffers, nodes, edges, outputs));
+                   nb::handle buffers, nb::handle nodes, nb::handle edges, nb::handle outputs, nb::handle promote) {
+                    new (self) PythonPlan(
+                        parse_plan(n_sizes, n_scalars, size_program, buffers, nodes, edges, outputs, promote));
                 },
-                "n_sizes"_a, "n_scalars"_a, "size_program"_a, "buffers"_a, "nodes"_a, "edges"_a, "outputs"_a)
+                "n_sizes"_a, "n_scalars"_a, "size_program"_a, "buffers"_a, "nodes"_a, "edges"_a, "outputs"_a,
+                "promote"_a = nb::none())
             .def_prop_ro("n_nodes", [](const PythonPlan& p) { return p.n_nodes(); })
             .def_prop_ro("labels",
                          [](const PythonPlan& p) {

@@ -91,7 +91,7 @@ void initialize() {
     read_device_info(device);
     driver.cuDevicePrimaryCtxRetain(&context, device);
     driver.cuCtxSetCurrent(context);
-    create_streams();
+    create_streams(driver.cuStreamWriteValue64 && attribute(device, CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS));
     ready = true;
 }
 

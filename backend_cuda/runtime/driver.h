@@ -26,6 +26,8 @@ struct Counters {
     std::uint64_t execs_evicted = 0;
     std::uint64_t nodes_patched = 0;
     std::uint64_t child_graphs_patched = 0;
+    std::uint64_t plans_promoted = 0;  // whose kernels' arguments were moved to memory: arguments.cpp
+    std::uint64_t nodes_promoted = 0;
     std::uint64_t captures = 0;
     std::uint64_t library_calls = 0;
     std::uint64_t uploads = 0;
@@ -95,9 +97,11 @@ struct Entry<CUresult(P...)> {
     X(cuMemGetInfo)                       \
     X(cuMemAllocHost)                     \
     X(cuMemcpyHtoDAsync)                  \
+    X(cuMemcpyDtoH)                       \
     X(cuMemcpyDtoHAsync)                  \
     X(cuStreamCreate)                     \
     X(cuStreamSynchronize)                \
+    X(cuStreamQuery)                      \
     X(cuStreamBeginCapture)               \
     X(cuStreamEndCapture)                 \
     X(cuEventCreate)                      \
@@ -118,7 +122,8 @@ struct Entry<CUresult(P...)> {
 // Absent from older drivers; what needs them is left out there.
 #define MLXLITE_OPTIONAL_DRIVER_FUNCTIONS(X) \
     X(cuGraphAddDependencies)                \
-    X(cuMemsetD8Async)
+    X(cuMemsetD8Async)                       \
+    X(cuStreamWriteValue64)
 
 struct Driver {
 #define MLXLITE_DECLARE(function) Entry<std::remove_pointer_t<decltype(&::function)>> function{#function};

@@ -54,6 +54,7 @@ std::size_t byte_count(std::int64_t value) {
 Plan::Plan(PlanSpec spec) : spec_(std::move(spec)) {
     for (PlanNode& node : spec_.nodes)
         if (auto* library = std::get_if<LibraryWork>(&node.work)) callbacks_.push_back(library->callback);
+    if (spec_.promote) callbacks_.push_back(spec_.promote);
     block_words_ = spec_.nodes.empty() ? 0 : spec_.nodes.back().end;
     registers_.resize(spec_.n_registers());
     bases_.resize(spec_.buffers.size());
@@ -65,6 +66,7 @@ Plan::~Plan() { clear_callbacks(); }
 void Plan::clear_callbacks() {
     for (PlanNode& node : spec_.nodes)
         if (auto* library = std::get_if<LibraryWork>(&node.work)) library->callback = nullptr;
+    spec_.promote = nullptr;
     auto owned = std::move(callbacks_);
     callbacks_.clear();
     for (PyObject* callback : owned) Py_DECREF(callback);
@@ -154,7 +156,9 @@ void Plan::launch(LaunchRequest& request) {
             if (candidate.signature == signature_) executable = &candidate;
         if (executable) {
             ++counters.signature_hits;
+            patching_launches_ = 0;
         } else {
+            promote();
             compute_block(request);
             executable = &choose();
             executable->signature = signature_;

@@ -52,6 +52,9 @@ struct KernelWork {
     std::vector<KernelArgument> arguments;  // one word each
     std::vector<std::uint32_t> parameters;  // the first word of each parameter: that of a table has several
     bool pdl = false;  // may start before its only predecessor has finished; the kernel itself waits
+    // Of a node that was promoted: the kernel that reads its arguments from memory, and where they lie there.
+    std::shared_ptr<Function> from_memory;
+    CUdeviceptr arguments_address = 0;
 };
 
 inline constexpr std::uint32_t kNone = UINT32_MAX;
@@ -94,6 +97,7 @@ struct PlanSpec {
     std::vector<PlanNode> nodes;
     std::vector<std::uint32_t> order;  // of the nodes, producers first
     std::vector<OutputSpec> outputs;
+    PyObject* promote = nullptr;  // owned by the plan, may be null: see Promotion
 
     std::size_t n_registers() const { return n_sizes + program.size(); }
 };
@@ -101,6 +105,17 @@ struct PlanSpec {
 // Places every node's parameters in the block, and gives every matmul node its share of the workspace: nodes that may
 // run at the same time get different shares; where there are more of those than shares, an edge is added.
 void lay_out(PlanSpec& spec);
+
+// Kernels that read their arguments from memory, and the one that writes those there, `writer_words` at a time.
+struct Promotion {
+    std::vector<std::shared_ptr<Function>> functions;  // of the nodes that were asked for
+    std::shared_ptr<Function> writer;
+    std::uint32_t writer_blocks, writer_threads;
+    std::size_t writer_words;
+};
+// Calls promote(nodes, number of words of their arguments), which returns (functions, (writer, words, blocks,
+// threads)).
+Promotion ask_for_promotion(PyObject* promote, std::span<const std::uint32_t> nodes, std::size_t n_words);
 
 class LaunchNotes;  // profile.h
 
@@ -128,14 +143,26 @@ class Plan {
     struct Template {
         Graph graph;
         std::vector<CUgraphNode> nodes;
+        std::vector<CUgraphNode> writers;  // of arguments in memory
         Words block;
     };
     struct Executable {
         GraphExec exec;
         std::shared_ptr<Template> source;
         Words block;
+        Words arguments;  // that its writers write; those of promoted nodes in the block are not kept up to date
         Words signature;
         std::uint64_t last_use = 0;
+    };
+
+    // Arguments of kernels that lie in device memory (arguments.cpp).
+    struct ArgumentsInMemory {
+        BufferRef memory;
+        std::vector<std::uint32_t> nodes;  // whose arguments they are, in their order
+        Promotion kernels;
+        std::size_t n_writers = 0;
+
+        explicit operator bool() const { return n_writers > 0; }
     };
 
     // A node as an executable of its own, for measuring.
@@ -155,6 +182,11 @@ class Plan {
     Executable& instantiate(std::shared_ptr<Template> source);
     std::shared_ptr<Template> build_template();
     bool patch(Executable& executable);
+    void note_patched(std::span<const std::uint32_t> nodes);
+    void promote();
+    Words argument_words(const Words& block) const;
+    void add_writers(Template& target, const Words& arguments) const;
+    bool patch_writers(Executable& executable) const;
     CUgraphNode add_node(CUgraph graph, const PlanNode& node, const std::uint64_t* words,
                          std::span<const CUgraphNode> before) const;
     CUgraph child_graph(const PlanNode& node, const std::uint64_t* words, Graph* owner) const;
@@ -183,6 +215,10 @@ class Plan {
     std::shared_ptr<Template> template_;
     std::vector<Single> singles_;
     std::uint64_t clock_ = 0;
+    ArgumentsInMemory in_memory_;
+    std::size_t patching_launches_ = 0;   // in a row, that patched the arguments of many kernels
+    std::vector<char> patched_lately_;    // by node: whether one of these did
+    std::vector<std::uint32_t> patched_;  // by the call in progress: kernels with the same grid and other arguments
     // Hashes of sizes and addresses that were patched away lately. One that comes back deserves an executable of its
     // own.
     std::vector<std::uint64_t> patched_away_;

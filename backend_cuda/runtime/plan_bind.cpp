@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backend_cuda/runtime/errors.h"
+#include "backend_cuda/runtime/kernel_parameters.h"
 #include "backend_cuda/runtime/plan.h"
 #include "backend_cuda/runtime/stream.h"
 
@@ -11,35 +12,10 @@ namespace mlxlite::cuda {
 
 namespace {
 
-// Block words of a kernel: grid x and y, grid z and shared bytes, then one word an argument.
-constexpr std::size_t kHeaderWords = 2;
-
-std::uint32_t low(std::uint64_t word) { return static_cast<std::uint32_t>(word); }
-std::uint32_t high(std::uint64_t word) { return static_cast<std::uint32_t>(word >> 32); }
-
 std::uint64_t pack(std::int64_t first, std::int64_t second) {
     return static_cast<std::uint64_t>(static_cast<std::uint32_t>(first)) |
            static_cast<std::uint64_t>(static_cast<std::uint32_t>(second)) << 32;
 }
-
-// Arguments are read from the block itself, which therefore must outlive the call the parameters are passed to.
-struct KernelParameters {
-    KernelParameters(const KernelWork& work, const std::uint64_t* words) : pointers(work.parameters.size()) {
-        for (std::size_t i = 0; i < pointers.size(); ++i)
-            pointers[i] = const_cast<std::uint64_t*>(words + kHeaderWords + work.parameters[i]);
-        params.func = work.function->handle;
-        params.gridDimX = low(words[0]);
-        params.gridDimY = high(words[0]);
-        params.gridDimZ = low(words[1]);
-        params.sharedMemBytes = high(words[1]);
-        params.blockDimX = work.block[0];
-        params.blockDimY = work.block[1];
-        params.blockDimZ = work.block[2];
-        params.kernelParams = pointers.data();
-    }
-    std::vector<void*> pointers;
-    CUDA_KERNEL_NODE_PARAMS params{};
-};
 
 PyObject* checked(PyObject* object) {
     if (!object) throw PythonError{};
@@ -240,6 +216,10 @@ std::shared_ptr<Plan::Template> Plan::build_template() {
     made->graph = Graph(graph);
     made->nodes.resize(spec_.nodes.size());
     made->block = block_;
+    // Writers come before every node that has no other predecessor, by whole edges. So each of these starts when the
+    // arguments are there, and every other node starts after one of these has started: also one with a programmatic
+    // edge, which may start while its predecessor runs but not before.
+    if (in_memory_) add_writers(*made, argument_words(made->block));
     // Nodes are added producers first, whatever their order in the plan.
     std::vector<char> added(spec_.nodes.size(), 0);
     std::vector<std::uint32_t> stack;
@@ -249,6 +229,7 @@ std::shared_ptr<Plan::Template> Plan::build_template() {
         const std::uint64_t* words = made->block.data() + node.begin;
         before.clear();
         for (auto b : node.before) before.push_back(made->nodes[b]);
+        if (before.empty()) before = made->writers;
         made->nodes[index] = add_node(graph, node, words, before);
         added[index] = 1;
     };
@@ -279,23 +260,29 @@ Plan::Executable& Plan::instantiate(std::shared_ptr<Template> source) {
     Executable executable;
     executable.exec = GraphExec(exec);
     executable.block = source->block;
+    if (in_memory_) executable.arguments = argument_words(source->block);
     executable.source = std::move(source);
     executables_.push_back(std::move(executable));
     return executables_.back();
 }
 
 bool Plan::patch(Executable& executable) {
-    for (std::size_t i = 0; i < spec_.nodes.size(); ++i) {
+    patched_.clear();
+    for (std::uint32_t i = 0; i < spec_.nodes.size(); ++i) {
         const PlanNode& node = spec_.nodes[i];
         const std::uint64_t* words = block_.data() + node.begin;
         std::uint64_t* bound = executable.block.data() + node.begin;
-        std::size_t nbytes = (node.end - node.begin) * sizeof *words;
-        if (std::memcmp(words, bound, nbytes) == 0) continue;
+        auto* kernel = std::get_if<KernelWork>(&node.work);
+        std::size_t n_words = kernel && kernel->from_memory ? kHeaderWords : node.end - node.begin;
+        if (std::equal(words, words + n_words, bound)) continue;
         CUgraphNode handle = executable.source->nodes[i];
         CUresult code;
-        if (auto* kernel = std::get_if<KernelWork>(&node.work)) {
+        if (kernel) {
             KernelParameters parameters(*kernel, words);
             code = driver.cuGraphExecKernelNodeSetParams.raw(executable.exec.get(), handle, &parameters.params);
+            // Each thread would read a whole table: it stays a parameter.
+            bool has_table = kernel->parameters.size() < kernel->arguments.size();
+            if (!has_table && std::equal(words, words + kHeaderWords, bound)) patched_.push_back(i);
         } else {
             code = labelled(node.label, [&] {
                 Graph owner;
@@ -306,9 +293,10 @@ bool Plan::patch(Executable& executable) {
         }
         if (code != CUDA_SUCCESS) return false;
         ++counters.nodes_patched;
-        std::memcpy(bound, words, nbytes);
+        std::copy(words, words + n_words, bound);
     }
-    return true;
+    note_patched(patched_);
+    return patch_writers(executable);
 }
 
 }  // namespace mlxlite::cuda

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <string_view>
 
+#include "backend_cuda/runtime/errors.h"
+
 namespace nb = nanobind;
 
 namespace mlxlite::cuda {
@@ -240,7 +242,7 @@ class Parser {
 }  // namespace
 
 PlanSpec parse_plan(std::size_t n_sizes, std::size_t n_scalars, nb::handle size_program, nb::handle buffers,
-                    nb::handle nodes, nb::handle edges, nb::handle outputs) {
+                    nb::handle nodes, nb::handle edges, nb::handle outputs, nb::handle promote) {
     PlanSpec spec;
     spec.n_sizes = n_sizes;
     spec.n_scalars = n_scalars;
@@ -251,9 +253,34 @@ PlanSpec parse_plan(std::size_t n_sizes, std::size_t n_scalars, nb::handle size_
     parser.edges(edges);
     parser.outputs(outputs);
     lay_out(spec);
+    if (!promote.is_none()) {
+        if (!PyCallable_Check(promote.ptr())) throw nb::type_error("Plan: promote needs a callable or None");
+        spec.promote = promote.inc_ref().ptr();
+    }
     for (PlanNode& node : spec.nodes)
         if (auto* library = std::get_if<LibraryWork>(&node.work)) Py_INCREF(library->callback);
     return spec;
+}
+
+Promotion ask_for_promotion(PyObject* promote, std::span<const std::uint32_t> nodes, std::size_t n_words) {
+    try {
+        auto callback = nb::borrow(promote);
+        nb::list indices;
+        for (auto node : nodes) indices.append(node);
+        nb::object result = callback(indices, n_words);
+        Promotion made;
+        for (nb::handle function : result[0]) made.functions.push_back(nb::cast<std::shared_ptr<Function>>(function));
+        made.writer = nb::cast<std::shared_ptr<Function>>(result[1][0]);
+        made.writer_words = nb::cast<std::size_t>(result[1][1]);
+        made.writer_blocks = nb::cast<std::uint32_t>(result[1][2]);
+        made.writer_threads = nb::cast<std::uint32_t>(result[1][3]);
+        if (made.functions.size() != nodes.size() || made.writer_words == 0)
+            throw std::invalid_argument("Plan: promote returned kernels for other nodes than were asked for");
+        return made;
+    } catch (nb::python_error& error) {
+        error.restore();
+        throw PythonError{};
+    }
 }
 
 }  // namespace mlxlite::cuda

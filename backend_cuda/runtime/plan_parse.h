@@ -9,6 +9,6 @@ namespace mlxlite::cuda {
 // Throws std::invalid_argument (ValueError), std::out_of_range (IndexError) for an index of nothing,
 // nanobind::type_error.
 PlanSpec parse_plan(std::size_t n_sizes, std::size_t n_scalars, nanobind::handle size_program, nanobind::handle buffers,
-                    nanobind::handle nodes, nanobind::handle edges, nanobind::handle outputs);
+                    nanobind::handle nodes, nanobind::handle edges, nanobind::handle outputs, nanobind::handle promote);
 
 }  // namespace mlxlite::cuda

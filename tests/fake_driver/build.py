@@ -20,23 +20,38 @@ def cuda_include() -> pathlib.Path | None:
     return next((path for path in found if (path / "cuda.h").exists()), None)
 
 
-def build(folder: pathlib.Path) -> pathlib.Path:
-    """Compile the driver into `folder`; skips the test where that is not possible."""
+def build(folder: pathlib.Path, *defines: str) -> pathlib.Path:
+    """Compile the driver into `folder`, with macros defined; skips the test where that is not possible."""
     pytest.importorskip("backend_cuda._runtime", reason="the CUDA runtime extension is not built")
     compiler, include = shutil.which("g++"), cuda_include()
     if not compiler or not include:
         pytest.skip("needs g++ and cuda.h (nvidia-cuda-runtime) to build the fake driver")
     library = folder / "libfake_cuda.so"
-    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{include}"]
+    flags = [
+        "-std=c++20",
+        "-O1",
+        "-fPIC",
+        "-shared",
+        "-fvisibility=hidden",
+        f"-I{include}",
+        *(f"-D{name}" for name in defines),
+    ]
     subprocess.run([compiler, *flags, HERE / "fake_cuda.cpp", "-o", library], check=True)
     return library
 
 
-def run_suite(name: str, folder: pathlib.Path) -> str:
-    """Run tests/fake_driver/<name>.py on the fake driver; returns what pytest printed. AssertionError if one fails."""
-    library = build(folder)
+def run_suite(name: str, folder: pathlib.Path, *defines: str) -> str:
+    """Run tests/fake_driver/<name>.py on the fake driver; returns what pytest printed. AssertionError if one fails.
+
+    Args:
+        name: of the suite.
+        folder: for the driver's library.
+        defines: macros for the driver: WITHOUT_STREAM_VALUES makes a device that has no 64-bit stream operations.
+    """
+    library = build(folder, *defines)
     paths = os.pathsep.join(map(str, (HERE, HERE.parents[1])))
-    environment = os.environ | {"MLXLITE_CUDA_DRIVER": str(library), "MLX_ENABLE_TF32": "0", "PYTHONPATH": paths}
+    variables = {"MLXLITE_CUDA_DRIVER": str(library), "MLX_ENABLE_TF32": "0", "PYTHONPATH": paths}
+    environment = os.environ | variables
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / f"{name}.py"]
     done = subprocess.run(command, env=environment, cwd=HERE.parent, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

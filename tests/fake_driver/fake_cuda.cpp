@@ -4,6 +4,7 @@
 #include <cuda.h>
 
 #include <algorithm>
+#include <atomic>
 #include <complex>
 #include <cstdint>
 #include <cstdlib>
@@ -12,16 +13,20 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-struct CUmod_st {};
 struct CUfunc_st {
     std::string name;
     std::vector<std::size_t> sizes;
     std::function<void(const CUDA_KERNEL_NODE_PARAMS&, void**)> run;
+};
+struct CUmod_st {
+    std::map<std::string, CUfunc_st>* functions;  // null: the fake driver's own
+    std::vector<std::size_t> sizes;
 };
 struct CUgraphNode_st {
     CUDA_KERNEL_NODE_PARAMS params{};
@@ -48,10 +53,17 @@ struct CUevent_st {
 
 namespace {
 
-long capacity = 1L << 40, in_use = 0, refuse = 0, not_ready = 0, child_nodes = 1, live_execs = 0,
-     programmatic_edges = 0;
-// What ran on the device, one word each: a kernel's name, "host" for a library call, "fill", "e3" for event 3. Kept
-// while a test asks for it.
+#ifdef WITHOUT_STREAM_VALUES
+constexpr bool kWritesValues = false;
+#else
+constexpr bool kWritesValues = true;
+#endif
+long capacity = 1L << 40, in_use = 0, refuse = 0, child_nodes = 1, live_execs = 0, programmatic_edges = 0;
+// While work is held, it is as if nothing enqueued were done yet. Work that failed is never done.
+std::atomic<bool> held{false}, broken{false};
+std::map<std::uint64_t*, std::uint64_t> held_values;  // that a stream is to write
+// What ran on the device, one word each: a kernel's name, "host" for a library call, "fill", "e3" for event 3. Kept while
+// a test asks for it.
 bool journal_on = false;
 std::string journal;
 double device_clock = 0;  // us; a kernel takes 10, a library call 100, a fill 25
@@ -119,6 +131,26 @@ std::map<std::string, CUfunc_st>& kernels() {
           }}},
         {"idle", {"idle", {}, [](auto&, void**) {}}},  // stands for any kernel, whatever its arguments
     };
+    static bool complete = [] {
+        for (std::string name : {"fill_f32", "add_f32", "probe"}) {
+            CUfunc_st& direct = all[name];
+            // The same with its arguments in memory, in a word each.
+            all[name + "_from_memory"] = {name + "_from_memory", {8}, [&direct](auto& params, void** a) {
+                                              std::vector<void*> arguments;
+                                              for (std::size_t i = 0; i < direct.sizes.size(); ++i)
+                                                  arguments.push_back(value<std::uint64_t*>(a, 0) + i);
+                                              direct.run(params, arguments.data());
+                                          }};
+        }
+        for (std::size_t words : {4, 256}) {
+            std::string name = "write_" + std::to_string(words);
+            all[name] = {name, {8, 8 * words}, [words](auto&, void** a) {
+                             std::memcpy(value<char*>(a, 0), a[1], 8 * words);
+                         }};
+        }
+        return true;
+    }();
+    static_cast<void>(complete);
     return all;
 }
 
@@ -135,6 +167,7 @@ void set_kernel(CUgraphNode node, const CUDA_KERNEL_NODE_PARAMS* params) {
 
 std::unique_ptr<CUgraph_st> clone(CUgraph graph, std::map<CUgraphNode, std::size_t>* index) {
     auto copy = std::make_unique<CUgraph_st>();
+    std::map<CUgraphNode, CUgraphNode> copies;
     for (auto& node : graph->nodes) {
         if (index) (*index)[node.get()] = copy->nodes.size();
         auto made = std::make_unique<CUgraphNode_st>();
@@ -142,13 +175,30 @@ std::unique_ptr<CUgraph_st> clone(CUgraph graph, std::map<CUgraphNode, std::size
         made->arguments = node->arguments;
         made->host = node->host;
         if (node->child) made->child = clone(node->child.get());
+        copies[node.get()] = made.get();
         copy->nodes.push_back(std::move(made));
     }
+    for (auto& node : graph->nodes)
+        for (CUgraphNode before : node->before) copies.at(node.get())->before.push_back(copies.at(before));
     return copy;
 }
 
+// An order that respects the edges, and as little else as can be: of the nodes that may run, the one added last.
+std::vector<CUgraphNode> order_of(CUgraph graph) {
+    std::vector<CUgraphNode> order;
+    auto has_run = [&](CUgraphNode node) { return std::find(order.begin(), order.end(), node) != order.end(); };
+    while (order.size() < graph->nodes.size()) {
+        auto next = std::find_if(graph->nodes.rbegin(), graph->nodes.rend(), [&](auto& node) {
+            return !has_run(node.get()) && std::all_of(node->before.begin(), node->before.end(), has_run);
+        });
+        if (next == graph->nodes.rend()) std::abort();
+        order.push_back(next->get());
+    }
+    return order;
+}
+
 void run(CUgraph graph) {
-    for (auto& node : graph->nodes) {
+    for (CUgraphNode node : order_of(graph)) {
         if (node->child) run(node->child.get());
         if (node->host) {
             note("host");
@@ -177,7 +227,14 @@ CUgraphNode add(CUgraph graph, const CUgraphNode* before, std::size_t n) {
 
 EXPORT void fake_set_capacity(long nbytes) { capacity = nbytes; }
 EXPORT void fake_refuse_patches(long n) { refuse = n; }
-EXPORT void fake_delay_events(long queries) { not_ready = queries; }
+EXPORT int fake_writes_values() { return kWritesValues; }
+EXPORT void fake_hold(int on) {
+    if (!on)
+        for (auto [address, value] : held_values) std::atomic_ref(*address).store(value, std::memory_order_release);
+    held_values.clear();
+    held = on;
+}
+EXPORT void fake_break(int on) { broken = on; }
 EXPORT void fake_child_nodes(long n) { child_nodes = n; }
 EXPORT void fake_lt_workspace(long nbytes) { lt_workspace = nbytes; }
 EXPORT void fake_journal(int on) {
@@ -209,7 +266,8 @@ EXPORT CUresult cuDriverGetVersion(int* v) {
 }
 EXPORT CUresult cuGetErrorName(CUresult code, const char** text) {
     *text = code == CUDA_ERROR_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
-            : code == CUDA_ERROR_NOT_FOUND   ? "CUDA_ERROR_NOT_FOUND"
+            : code == CUDA_ERROR_NOT_FOUND       ? "CUDA_ERROR_NOT_FOUND"
+            : code == CUDA_ERROR_ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS"
                                              : "CUDA_ERROR_FAKE";
     OK;
 }
@@ -230,9 +288,10 @@ EXPORT CUresult cuDeviceGetName(char* name, int n, CUdevice) {
     OK;
 }
 EXPORT CUresult cuDeviceGetAttribute(int* v, CUdevice_attribute which, CUdevice) {
-    *v = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR   ? 9
-         : which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR ? 0
-                                                                 : 128;
+    *v = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR             ? 9
+         : which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR           ? 0
+         : which == CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS      ? kWritesValues
+                                                                           : 128;
     OK;
 }
 EXPORT CUresult cuDeviceTotalMem(std::size_t* n, CUdevice) {
@@ -244,15 +303,28 @@ EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext* c, CUdevice) {
     OK;
 }
 EXPORT CUresult cuCtxSetCurrent(CUcontext) { OK; }
-EXPORT CUresult cuModuleLoadData(CUmodule* m, const void*) {
-    *m = new CUmod_st;
+// A module "sizes 8 4 ..." has every function, of parameters of these sizes, which does nothing.
+EXPORT CUresult cuModuleLoadData(CUmodule* m, const void* image) {
+    *m = new CUmod_st{};
+    std::istringstream text(static_cast<const char*>(image));
+    std::string word;
+    if (text >> word && word == "sizes") {
+        (*m)->functions = new std::map<std::string, CUfunc_st>;
+        for (std::size_t size; text >> size;) (*m)->sizes.push_back(size);
+    }
     OK;
 }
 EXPORT CUresult cuModuleUnload(CUmodule m) {
+    delete m->functions;
     delete m;
     OK;
 }
-EXPORT CUresult cuModuleGetFunction(CUfunction* f, CUmodule, const char* name) {
+EXPORT CUresult cuModuleGetFunction(CUfunction* f, CUmodule m, const char* name) {
+    if (m->functions) {
+        *f = &(*m->functions)[name];
+        **f = {name, m->sizes, [](auto&, void**) {}};
+        OK;
+    }
     auto found = kernels().find(name);
     if (found == kernels().end()) return CUDA_ERROR_NOT_FOUND;
     *f = &found->second;
@@ -293,6 +365,23 @@ EXPORT CUresult cuMemcpyDtoHAsync(void* d, CUdeviceptr s, std::size_t n, CUstrea
     std::memcpy(d, reinterpret_cast<void*>(s), n);
     OK;
 }
+EXPORT CUresult cuMemcpyDtoH(void* d, CUdeviceptr s, std::size_t n) {
+    std::memcpy(d, reinterpret_cast<void*>(s), n);
+    OK;
+}
+EXPORT CUresult cuStreamWriteValue64(CUstream, CUdeviceptr target, cuuint64_t value, unsigned) {
+    if (!kWritesValues) return CUDA_ERROR_NOT_SUPPORTED;
+    auto* address = reinterpret_cast<std::uint64_t*>(target);
+    if (broken) OK;
+    if (held)
+        held_values[address] = value;
+    else
+        std::atomic_ref(*address).store(value, std::memory_order_release);
+    OK;
+}
+EXPORT CUresult cuStreamQuery(CUstream) {
+    return broken ? CUDA_ERROR_ILLEGAL_ADDRESS : held ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
+}
 EXPORT CUresult cuStreamCreate(CUstream* s, unsigned) {
     *s = new CUstream_st;
     OK;
@@ -330,11 +419,7 @@ EXPORT CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char value, std::size_t 
     OK;
 }
 EXPORT CUresult cuEventQuery(CUevent) {
-    if (not_ready > 0) {
-        --not_ready;
-        return CUDA_ERROR_NOT_READY;
-    }
-    OK;
+    return broken ? CUDA_ERROR_ILLEGAL_ADDRESS : held ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }
 EXPORT CUresult cuEventSynchronize(CUevent) { OK; }
 EXPORT CUresult cuGraphCreate(CUgraph* g, unsigned) {

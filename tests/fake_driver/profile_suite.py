@@ -248,9 +248,11 @@ def test_other_sizes_have_other_floors(gpu):
 def test_waits_are_noted(gpu):
     a = mx.array(np.ones(4, np.float32))
     with mx.profile() as p:
-        FAKE.fake_delay_events(50)
+        FAKE.fake_hold(1)
+        release = threading.Timer(0.02, FAKE.fake_hold, (0,))
+        release.start()
         mx.eval(tripled(a))
-        FAKE.fake_delay_events(0)
+        release.join()
     assert p.waits and p.host["wait"] > 0
 
 

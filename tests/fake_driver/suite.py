@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from backend_cuda import _runtime
 FAKE = ctypes.CDLL(os.environ["MLXLITE_CUDA_DRIVER"])
 for name in ("in_use", "live_execs", "programmatic_edges", "scratch_blocks"):
     getattr(FAKE, f"fake_{name}").restype = ctypes.c_long
-for name in ("set_capacity", "refuse_patches", "delay_events", "child_nodes", "lt_workspace"):
+for name in ("set_capacity", "refuse_patches", "child_nodes", "lt_workspace"):
     getattr(FAKE, f"fake_{name}").argtypes = [ctypes.c_long]
+for name in ("hold", "break"):
+    getattr(FAKE, f"fake_{name}").argtypes = [ctypes.c_int]
 FAKE.fake_make_graph.restype = ctypes.c_void_p
 FAKE.fake_make_graph.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_double]
 
+BY_WORD = bool(FAKE.fake_writes_values())  # the device writes tickets into memory; else, events
 MAX_RANK = 12
 
 
@@ -181,6 +185,23 @@ def test_first_launch_builds_and_the_second_repeats():
     assert out.address == address  # last in, first out
     assert gained == {"launches": 1, "evaluations": 1, "signature_hits": 1, "driver_calls": gained["driver_calls"]}
     assert gained["driver_calls"] <= 3
+
+
+def test_an_evaluation_that_is_waited_for_and_read_makes_three_driver_calls():
+    plan = add_plan()
+    a, b = upload(np.arange(5, dtype=np.float32)), upload(np.ones(5, np.float32))
+
+    def step():
+        (out,) = launch(plan, [5], leaves=[a, b])
+        API.wait(out.ticket)
+        return out
+
+    step()
+    gained, out = changed(step)
+    assert gained["driver_calls"] == 2 + (not BY_WORD)  # the graph, its ticket, and a look at the event
+    del out
+    gained, _ = changed(lambda: step().numpy(count=1))
+    assert gained["driver_calls"] == 3 + (not BY_WORD)
 
 
 def test_every_kind_of_argument_and_the_size_program():
@@ -546,26 +567,59 @@ def test_executables_die_with_their_plan_once_their_work_is_done():
     gc.collect()
     before = FAKE.fake_live_execs()
     plan = fill_chain()
-    FAKE.fake_delay_events(10**6)  # nothing is done yet
+    FAKE.fake_hold(1)  # nothing is done yet
     launch(plan, [4], [1.0, 1.0])
     del plan
     gc.collect()
     assert FAKE.fake_live_execs() == before + 1
-    FAKE.fake_delay_events(0)
+    FAKE.fake_hold(0)
     _runtime.clear_cache()
     assert FAKE.fake_live_execs() == before
 
 
-def test_waiting_spins_until_the_event_is_done():
-    plan = fill_chain()
-    (out,) = launch(plan, [4], [1.0, 1.0])
-    FAKE.fake_delay_events(100)
+def released_after(seconds):
+    """What waiting for work costs in driver calls that is done after so many seconds."""
+    FAKE.fake_hold(1)
+    (out,) = launch(fill_chain(), [4], [1.0, 1.0])
+    timer = threading.Timer(seconds, FAKE.fake_hold, (0,))
+    timer.start()
     gained, _ = changed(lambda: API.wait(out.ticket))
-    assert gained["driver_calls"] == 101
+    timer.join()
+    return gained["driver_calls"], out
+
+
+def test_waiting_asks_the_driver_once_a_millisecond_at_most():
+    calls, out = released_after(0.05)
+    assert 1 <= calls <= 50 if BY_WORD else calls > 50
     gained, _ = changed(lambda: API.wait(out.ticket))
     assert gained == {}
     with pytest.raises(RuntimeError, match="no such ticket"):
         API.wait(out.ticket + 1000)
+
+
+def test_other_threads_run_while_one_waits():
+    FAKE.fake_hold(1)
+    (out,) = launch(fill_chain(), [4], [1.0, 1.0])
+    waiter = threading.Thread(target=API.wait, args=(out.ticket,))
+    waiter.start()
+    (other,) = launch(fill_chain(), [4], [1.0, 2.0])  # the tickets of both wait for the same word
+    FAKE.fake_hold(0)
+    waiter.join(10)
+    assert not waiter.is_alive() and API.wait(other.ticket) == 0
+
+
+def test_a_kernel_that_failed_is_an_error_where_it_is_waited_for():
+    plan = fill_chain()
+    FAKE.fake_break(1)
+    try:
+        (out,) = launch(plan, [4], [1.0, 1.0])
+        for look in (lambda: API.wait(out.ticket), out.numpy):
+            with pytest.raises(RuntimeError, match=r"for work launched earlier: CUDA_ERROR_ILLEGAL_ADDRESS"):
+                look()
+    finally:
+        FAKE.fake_break(0)
+    (out,) = launch(plan, [4], [1.0, 1.0])  # the fake driver recovers, a real one would not
+    assert API.wait(out.ticket) == 0
 
 
 def test_old_tickets_outlive_their_events():

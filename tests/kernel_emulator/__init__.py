@@ -130,8 +130,11 @@ def run(
                 return np.uint64(counters[-1].ctypes.data)
         raise AssertionError(f"unknown parameter {param}")
 
-    grid = [evaluate_size(g, values) for g in kernel.launch.grid]
-    launch(kernel, grid, [np.asarray(value_of(p)) for p in kernel.params])
+    arguments = [np.asarray(value_of(p)) for p in kernel.params]
+    if kernel.from_memory:
+        in_memory = np.frombuffer(b"".join(a.tobytes().ljust(8, b"\xa5") for a in arguments), np.uint64)
+        arguments = [np.asarray(np.uint64(in_memory.ctypes.data))]
+    launch(kernel, [evaluate_size(g, values) for g in kernel.launch.grid], arguments)
     for g in guarded:
         g.check(kernel)
     for c in counters:

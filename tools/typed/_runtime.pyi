@@ -1,6 +1,6 @@
 # See _graph.pyi.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 class Plan:
@@ -13,6 +13,7 @@ class Plan:
         nodes: Sequence[tuple[Any, ...]],
         edges: Sequence[tuple[int, int]],
         outputs: Sequence[tuple[Any, ...]],
+        promote: Callable[[list[int], int], tuple[list[Any], tuple[Any, int, int, int]]] | None = None,
     ) -> None: ...
 
 def measure(what: Literal["nodes", "whole", "off"]) -> None: ...
