@@ -8,8 +8,8 @@ struct alignas(8) Cell {
     T value;
 };
 
-// Columns of `Rows` cells, one after the other. Column 0 holds each row's first block, in ascending order; rows that are
-// not used begin after the last block.
+// Columns of `Rows` cells, one after the other. Column 0 holds each row's first block, in ascending order; rows that
+// are not used begin after the last block.
 template <int Rows, class T, class... Rest>
 struct Table {
     Cell<T> column[Rows];
