@@ -54,7 +54,7 @@ def test_compiles(module):
 def test_kernels_that_read_their_arguments_from_memory_compile():
     """In the sample, two of every module."""
     jobs = []
-    for module in sorted(set(ENTRIES) - {"from_memory"}):
+    for module in sorted(set(ENTRIES) - {"from_memory", "multi_tensor"}):  # whose tables stay parameters
         step = 1 if FULL else max(1, len(ENTRIES[module]) // 2)
         for source in map(from_memory, ENTRIES[module][::step]):
             jobs.append((source.source, ARCHITECTURES[len(jobs) % 3], source.name))
