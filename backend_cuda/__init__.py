@@ -53,7 +53,7 @@ def _lower(tape: Any) -> Any:
     from .lowering import lower
     from .lowering.plan import assemble
 
-    return assemble(lower(tape), _runtime, functions)
+    return assemble(lower(tape), _runtime, functions, are_compiled)
 
 
 _functions: dict[str, Any] = {}
@@ -84,3 +84,24 @@ def functions(sources: list[Any]) -> dict[str, Any]:
                 most = shared if isinstance(shared, int) else 0
                 _functions[source.name] = _runtime.Module(cubin).function(source.name, most)
         return {s.name: _functions[s.name] for s in sources}
+
+
+_compiling: dict[str, Any] = {}  # futures by the kernel's name
+
+
+def are_compiled(sources: list[Any]) -> bool:
+    """Whether `functions` would have nothing to compile; what it would have is being compiled from now on."""
+    from .kernels.compile import start_compiling
+
+    with _lock:
+        missing = [s for s in sources if s.name not in _functions]
+        new = [s for s in missing if s.name not in _compiling]
+        if new:
+            arch = architecture()
+            futures = start_compiling([(s.source, arch, s.name) for s in new])
+            _compiling.update({s.name: future for s, future in zip(new, futures, strict=True)})
+        if not all(_compiling[s.name].done() for s in missing):
+            return False
+        for s in missing:
+            del _compiling[s.name]  # an error comes again where the kernel is asked for
+        return True

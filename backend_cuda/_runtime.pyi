@@ -37,9 +37,9 @@ A library node's callback is called as callback(sizes: list[int], scalars: list[
 address of a CUgraph that stays the callback's own: it is copied before the next Python code runs.
 
 A plan that keeps patching the arguments of many kernels calls promote(nodes: list[int], n_words: int) -> (functions,
-(writer, words, blocks, threads)), once: for these nodes, Functions that take the address of their arguments, and one
-that takes an address and a struct of so many 8-byte words and writes them there, launched with so many blocks and
-threads. None: the arguments are patched for ever.
+(writer, words, blocks, threads)): for these nodes, Functions that take the address of their arguments, and one that
+takes an address and a struct of so many 8-byte words and writes them there, launched with so many blocks and threads.
+If it returns None it is asked again after some launches. Without it the arguments are patched for ever.
 """
 
 from collections.abc import Callable, Sequence

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 # A product and a sum are two roundings, also where they meet in one kernel: what is fused has the bits of what is not.
@@ -275,4 +275,9 @@ def compile_many(jobs: Sequence[tuple[str, str, str]]) -> list[bytes]:
     """Cubins of several (source, arch, name), compiled in parallel; the first error in order is raised."""
     if len(jobs) == 1:
         return [compile_cubin(*jobs[0])]
-    return [future.result() for future in [_pool().submit(compile_cubin, *job) for job in jobs]]
+    return [future.result() for future in start_compiling(jobs)]
+
+
+def start_compiling(jobs: Sequence[tuple[str, str, str]]) -> list[Future[bytes]]:
+    """Cubins that are being made in other threads, by (source, arch, name)."""
+    return [_pool().submit(compile_cubin, *job) for job in jobs]

@@ -132,13 +132,17 @@ class Plan:
 FunctionOf = Callable[[list[KernelSource]], dict[str, Any]]
 
 
-def assemble(plan: Plan, runtime: Any, function_of: FunctionOf) -> Any:
+def assemble(
+    plan: Plan, runtime: Any, function_of: FunctionOf, are_compiled: Callable[[list[KernelSource]], bool] | None = None
+) -> Any:
     """The runtime's plan.
 
     Args:
         plan: the plan.
         runtime: the module `backend_cuda._runtime`.
         function_of: compiles kernels and returns their functions by name.
+        are_compiled: whether it has nothing to compile, which it otherwise does in the meantime; if given, kernels that
+            read their arguments from memory are waited for by nobody.
     """
     registers = Registers(plan.table, plan.n_sizes)
     reg = registers.register
@@ -197,11 +201,15 @@ def assemble(plan: Plan, runtime: Any, function_of: FunctionOf) -> Any:
             nodes.append(("library", node.callback, places, integers, node.slots, node.label))
     outputs = [(*place(view), [reg(s) for s in view.strides]) for view in plan.outputs]
     by_node = [node.source if isinstance(node, KernelNode) else None for node in plan.nodes]
-    promote = _promotion(by_node, function_of) if ARGUMENTS_IN_MEMORY else None
+    promote = _promotion(by_node, function_of, are_compiled) if ARGUMENTS_IN_MEMORY else None
     return runtime.Plan(plan.n_sizes, plan.n_scalars, registers.program, buffers, nodes, plan.edges, outputs, promote)
 
 
-def _promotion(sources: list[KernelSource | None], function_of: FunctionOf) -> Callable[[list[int], int], Any]:
+def _promotion(
+    sources: list[KernelSource | None],
+    function_of: FunctionOf,
+    are_compiled: Callable[[list[KernelSource]], bool] | None,
+) -> Callable[[list[int], int], Any]:
     """What the runtime calls when it wants the arguments of some nodes in memory: see `_runtime.Plan`."""
 
     def promote(nodes: list[int], n_words: int) -> Any:
@@ -209,6 +217,8 @@ def _promotion(sources: list[KernelSource | None], function_of: FunctionOf) -> C
         wanted = [source for source in (sources[i] for i in nodes) if source is not None]
         readers = {source.name: from_memory(source) for source in wanted}
         writer, words = writer_for(n_words)
+        if are_compiled is not None and not are_compiled([*readers.values(), writer]):
+            return None
         functions = function_of([*readers.values(), writer])
         _log.info(
             "the arguments of %d nodes (%d words) go to memory: %d kernels compiled or found in %.1f ms",

@@ -62,7 +62,9 @@ void Plan::promote() {
             made.nodes.push_back(i);
             n_words += spec_.nodes[i].end - spec_.nodes[i].begin - kHeaderWords;
         }
-    made.kernels = ask_for_promotion(spec_.promote, made.nodes, n_words);
+    auto kernels = ask_for_promotion(spec_.promote, made.nodes, n_words);
+    if (!kernels) return;  // they are being compiled: asked again after as many launches
+    made.kernels = std::move(*kernels);
     made.n_writers = (n_words + made.kernels.writer_words - 1) / made.kernels.writer_words;
     made.memory = BufferRef(allocate(made.n_writers * made.kernels.writer_words * 8));
 

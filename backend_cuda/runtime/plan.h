@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -114,8 +115,9 @@ struct Promotion {
     std::size_t writer_words;
 };
 // Calls promote(nodes, number of words of their arguments), which returns (functions, (writer, words, blocks,
-// threads)).
-Promotion ask_for_promotion(PyObject* promote, std::span<const std::uint32_t> nodes, std::size_t n_words);
+// threads)), or None as long as these are not there.
+std::optional<Promotion> ask_for_promotion(PyObject* promote, std::span<const std::uint32_t> nodes,
+                                           std::size_t n_words);
 
 class LaunchNotes;  // profile.h
 

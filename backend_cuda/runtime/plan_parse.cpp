@@ -262,12 +262,14 @@ PlanSpec parse_plan(std::size_t n_sizes, std::size_t n_scalars, nb::handle size_
     return spec;
 }
 
-Promotion ask_for_promotion(PyObject* promote, std::span<const std::uint32_t> nodes, std::size_t n_words) {
+std::optional<Promotion> ask_for_promotion(PyObject* promote, std::span<const std::uint32_t> nodes,
+                                           std::size_t n_words) {
     try {
         auto callback = nb::borrow(promote);
         nb::list indices;
         for (auto node : nodes) indices.append(node);
         nb::object result = callback(indices, n_words);
+        if (result.is_none()) return std::nullopt;
         Promotion made;
         for (nb::handle function : result[0]) made.functions.push_back(nb::cast<std::shared_ptr<Function>>(function));
         made.writer = nb::cast<std::shared_ptr<Function>>(result[1][0]);

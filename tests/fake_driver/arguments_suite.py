@@ -91,6 +91,17 @@ def test_results_are_the_same_before_and_after_and_it_happens_once():
     assert len(promote.asked) == 1
 
 
+def test_kernels_that_are_being_compiled_are_asked_for_again():
+    promote = Promote("add_f32")
+    waiting = [None, None]
+    plan = decoder(lambda *wanted: waiting.pop() if waiting else promote(*wanted))
+    cache = upload(np.arange(16, dtype=np.float32))
+    gained, token = changed(lambda: decode(plan, 1 + 3 * IN_A_ROW, cache, zeros()))
+    assert not waiting and not promote.asked and "plans_promoted" not in gained
+    gained, token = changed(lambda: decode(plan, 4, cache, token, first=2 + 3 * IN_A_ROW))
+    assert len(promote.asked) == 1 and gained["plans_promoted"] == 1
+
+
 def test_executables_share_the_memory():
     plan = decoder(Promote("add_f32"))
     caches = [upload(np.full(16, k, np.float32)) for k in range(4)]

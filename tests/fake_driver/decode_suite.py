@@ -36,6 +36,7 @@ def functions(sources):
 @pytest.fixture
 def gpu(monkeypatch):
     monkeypatch.setattr(backend_cuda, "functions", functions)
+    monkeypatch.setattr(backend_cuda, "are_compiled", lambda sources: True)
     _graph.register_backend("gpu", backend_cuda._lower, _runtime.api_capsule())
     before = mx.default_device()
     _graph.set_default_device(mx.gpu)
