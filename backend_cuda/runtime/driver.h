@@ -115,6 +115,11 @@ struct Entry<CUresult(P...)> {
     X(cuGraphAddChildGraphNode)           \
     X(cuGraphInstantiateWithFlags)        \
     X(cuGraphExecDestroy)                 \
+    X(cuGraphGetNodes)                    \
+    X(cuGraphNodeGetType)                 \
+    X(cuGraphKernelNodeGetParams)         \
+    X(cuGraphKernelNodeGetAttribute)      \
+    X(cuGraphChildGraphNodeGetGraph)      \
     X(cuGraphExecKernelNodeSetParams)     \
     X(cuGraphExecChildGraphNodeSetParams) \
     X(cuGraphLaunch)

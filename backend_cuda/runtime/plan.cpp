@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "backend_cuda/runtime/profile.h"
 #include "backend_cuda/runtime/stream.h"
@@ -204,7 +205,12 @@ Plan::Executable& Plan::choose() {
         if (!template_) template_ = build_template();
         victim = &instantiate(template_);
     } else if (!victim) {
-        victim = &*std::ranges::min_element(executables_, {}, &Executable::last_use);
+        // One of the same products if there is one: it has the kernels that are wanted, so it can be patched.
+        auto rank = [&](const Executable& candidate) {
+            bool fits = std::ranges::all_of(spec_.nodes, [&](auto& node) { return has_same_calls(node, candidate); });
+            return std::pair(!fits, candidate.last_use);
+        };
+        victim = &*std::ranges::min_element(executables_, {}, rank);
         if (!victim->signature.empty()) {
             patched_away_.push_back(addresses(victim->signature));
             if (patched_away_.size() > kHistory) patched_away_.erase(patched_away_.begin());
@@ -213,12 +219,15 @@ Plan::Executable& Plan::choose() {
     victim->signature.clear();  // until it is bound again: a failure halfway must not leave an old name on it
     if (patch(*victim)) return *victim;
 
-    // The driver refused: another number of nodes in a child graph, for instance. Made anew for these parameters.
-    ++counters.execs_evicted;
+    // Other kernels in a child graph, or another number of them. One is made anew for these parameters; that which was
+    // not patched waits for such as it can take.
     ++counters.execs_rebuilt;
     std::size_t index = static_cast<std::size_t>(victim - executables_.data());
     template_ = build_template();
-    executables_.erase(executables_.begin() + static_cast<std::ptrdiff_t>(index));
+    if (executables_.size() == kMaxExecutables) {
+        ++counters.execs_evicted;
+        executables_.erase(executables_.begin() + static_cast<std::ptrdiff_t>(index));
+    }
     return instantiate(template_);
 }
 

@@ -145,6 +145,7 @@ class Plan {
     struct Template {
         Graph graph;
         std::vector<CUgraphNode> nodes;
+        std::vector<Words> kernels;        // of child graphs
         std::vector<CUgraphNode> writers;  // of arguments in memory
         Words block;
     };
@@ -184,13 +185,14 @@ class Plan {
     Executable& instantiate(std::shared_ptr<Template> source);
     std::shared_ptr<Template> build_template();
     bool patch(Executable& executable);
+    bool has_same_calls(const PlanNode& node, const Executable& executable) const;
     void note_patched(std::span<const std::uint32_t> nodes);
     void promote();
     Words argument_words(const Words& block) const;
     void add_writers(Template& target, const Words& arguments) const;
     bool patch_writers(Executable& executable) const;
     CUgraphNode add_node(CUgraph graph, const PlanNode& node, const std::uint64_t* words,
-                         std::span<const CUgraphNode> before) const;
+                         std::span<const CUgraphNode> before, Words* kernels = nullptr) const;
     CUgraph child_graph(const PlanNode& node, const std::uint64_t* words, Graph* owner) const;
     CUdeviceptr address(const Place& place) const {
         return bases_[place.buffer] + static_cast<CUdeviceptr>(registers_[place.offset]);

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstring>
 
+#include "backend_cuda/runtime/child_graph.h"
 #include "backend_cuda/runtime/errors.h"
 #include "backend_cuda/runtime/kernel_parameters.h"
 #include "backend_cuda/runtime/plan.h"
@@ -185,13 +186,14 @@ CUgraph Plan::child_graph(const PlanNode& node, const std::uint64_t* words, Grap
 }
 
 CUgraphNode Plan::add_node(CUgraph graph, const PlanNode& node, const std::uint64_t* words,
-                           std::span<const CUgraphNode> before) const {
+                           std::span<const CUgraphNode> before, Words* kernels) const {
     CUgraphNode made = nullptr;
     labelled(node.label, [&] {
         auto* kernel = std::get_if<KernelWork>(&node.work);
         if (!kernel) {
             Graph owner;
             CUgraph child = child_graph(node, words, &owner);
+            if (kernels) *kernels = kernels_of(child);
             driver.cuGraphAddChildGraphNode(&made, graph, before.data(), before.size(), child);
             return;
         }
@@ -215,6 +217,7 @@ std::shared_ptr<Plan::Template> Plan::build_template() {
     driver.cuGraphCreate(&graph, 0);
     made->graph = Graph(graph);
     made->nodes.resize(spec_.nodes.size());
+    made->kernels.resize(spec_.nodes.size());
     made->block = block_;
     // Writers come before every node that has no other predecessor, by whole edges. So each of these starts when the
     // arguments are there, and every other node starts after one of these has started: also one with a programmatic
@@ -230,7 +233,7 @@ std::shared_ptr<Plan::Template> Plan::build_template() {
         before.clear();
         for (auto b : node.before) before.push_back(made->nodes[b]);
         if (before.empty()) before = made->writers;
-        made->nodes[index] = add_node(graph, node, words, before);
+        made->nodes[index] = add_node(graph, node, words, before, &made->kernels[index]);
         added[index] = 1;
     };
     for (std::uint32_t root = 0; root < spec_.nodes.size(); ++root) {
@@ -266,6 +269,17 @@ Plan::Executable& Plan::instantiate(std::shared_ptr<Template> source) {
     return executables_.back();
 }
 
+// Whether a library is asked for the same as when the executable was bound last, but for addresses: it launches the
+// same kernels then.
+bool Plan::has_same_calls(const PlanNode& node, const Executable& executable) const {
+    std::size_t n_words = 0;
+    if (std::holds_alternative<MatmulWork>(node.work)) n_words = sizeof(MatmulKey) / sizeof(std::uint64_t);
+    if (auto* library = std::get_if<LibraryWork>(&node.work))
+        n_words = library->registers.size() + library->slots.size();
+    const std::uint64_t* words = block_.data() + node.begin;
+    return std::equal(words, words + n_words, executable.block.data() + node.begin);
+}
+
 bool Plan::patch(Executable& executable) {
     patched_.clear();
     for (std::uint32_t i = 0; i < spec_.nodes.size(); ++i) {
@@ -287,6 +301,8 @@ bool Plan::patch(Executable& executable) {
             code = labelled(node.label, [&] {
                 Graph owner;
                 CUgraph child = child_graph(node, words, &owner);
+                if (!has_same_calls(node, executable) && kernels_of(child) != executable.source->kernels[i])
+                    return CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
                 return driver.cuGraphExecChildGraphNodeSetParams.raw(executable.exec.get(), handle, child);
             });
             counters.child_graphs_patched += code == CUDA_SUCCESS;

@@ -58,7 +58,7 @@ constexpr bool kWritesValues = false;
 #else
 constexpr bool kWritesValues = true;
 #endif
-long capacity = 1L << 40, in_use = 0, refuse = 0, child_nodes = 1, live_execs = 0, programmatic_edges = 0;
+long capacity = 1L << 40, in_use = 0, refuse = 0, child_nodes = 1, child_kernel = 1, live_execs = 0, programmatic_edges = 0;
 // While work is held, it is as if nothing enqueued were done yet. Work that failed is never done.
 std::atomic<bool> held{false}, broken{false};
 std::map<std::uint64_t*, std::uint64_t> held_values;  // that a stream is to write
@@ -236,6 +236,7 @@ EXPORT void fake_hold(int on) {
 }
 EXPORT void fake_break(int on) { broken = on; }
 EXPORT void fake_child_nodes(long n) { child_nodes = n; }
+EXPORT void fake_child_kernel(long number) { child_kernel = number; }
 EXPORT void fake_lt_workspace(long nbytes) { lt_workspace = nbytes; }
 EXPORT void fake_journal(int on) {
     journal_on = on;
@@ -251,6 +252,7 @@ EXPORT long fake_scratch_blocks() { return static_cast<long>(scratch_seen.size()
 EXPORT CUgraph fake_make_graph(float* target, const float* source, long n, double amount) {
     auto* graph = new CUgraph_st;
     for (long i = 0; i < child_nodes; ++i) add(graph, nullptr, 0);
+    graph->nodes[0]->params.kern = reinterpret_cast<CUkernel>(child_kernel);
     graph->nodes[0]->host = [=] {
         for (long i = 0; i < n; ++i) target[i] = source[i] + static_cast<float>(amount);
     };
@@ -430,6 +432,27 @@ EXPORT CUresult cuGraphDestroy(CUgraph g) {
     delete g;
     OK;
 }
+EXPORT CUresult cuGraphGetNodes(CUgraph g, CUgraphNode* nodes, std::size_t* n) {
+    if (nodes) std::transform(g->nodes.begin(), g->nodes.end(), nodes, [](auto& node) { return node.get(); });
+    *n = g->nodes.size();
+    OK;
+}
+EXPORT CUresult cuGraphNodeGetType(CUgraphNode n, CUgraphNodeType* type) {
+    *type = n->child ? CU_GRAPH_NODE_TYPE_GRAPH : CU_GRAPH_NODE_TYPE_KERNEL;
+    OK;
+}
+EXPORT CUresult cuGraphChildGraphNodeGetGraph(CUgraphNode n, CUgraph* g) {
+    *g = n->child.get();
+    OK;
+}
+EXPORT CUresult cuGraphKernelNodeGetParams(CUgraphNode n, CUDA_KERNEL_NODE_PARAMS* p) {
+    *p = n->params;
+    OK;
+}
+EXPORT CUresult cuGraphKernelNodeGetAttribute(CUgraphNode, CUkernelNodeAttrID, CUkernelNodeAttrValue* value) {
+    *value = {};
+    OK;
+}
 EXPORT CUresult cuGraphAddKernelNode(CUgraphNode* n, CUgraph g, const CUgraphNode* before, std::size_t count,
                                      const CUDA_KERNEL_NODE_PARAMS* p) {
     *n = add(g, before, count);
@@ -472,6 +495,8 @@ EXPORT CUresult cuGraphExecKernelNodeSetParams(CUgraphExec e, CUgraphNode n, con
 EXPORT CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec e, CUgraphNode n, CUgraph child) {
     auto& node = e->graph->nodes[e->index.at(n)];
     if (node->child->nodes.size() != child->nodes.size()) return CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
+    for (std::size_t i = 0; i < child->nodes.size(); ++i)
+        if (node->child->nodes[i]->params.kern != child->nodes[i]->params.kern) OK;  // as if it had: nothing is changed
     node->child = clone(child);
     OK;
 }

@@ -14,7 +14,7 @@ from backend_cuda import _runtime
 FAKE = ctypes.CDLL(os.environ["MLXLITE_CUDA_DRIVER"])
 for name in ("in_use", "live_execs", "programmatic_edges", "scratch_blocks"):
     getattr(FAKE, f"fake_{name}").restype = ctypes.c_long
-for name in ("set_capacity", "refuse_patches", "child_nodes", "lt_workspace"):
+for name in ("set_capacity", "refuse_patches", "child_nodes", "child_kernel", "lt_workspace"):
     getattr(FAKE, f"fake_{name}").argtypes = [ctypes.c_long]
 for name in ("hold", "break"):
     getattr(FAKE, f"fake_{name}").argtypes = [ctypes.c_int]
@@ -332,7 +332,7 @@ def test_a_refused_patch_rebuilds_the_executable():
     FAKE.fake_refuse_patches(0)
     assert gained["execs_rebuilt"] == gained["execs_built"] == 1
     np.testing.assert_array_equal(out.numpy(count=6), np.full(6, 5))
-    assert plan.n_executables == 1
+    assert plan.n_executables == 2  # the one before waits for what it can take
 
 
 def test_programmatic_edges_only_from_a_single_predecessor():
@@ -504,6 +504,25 @@ def test_library_nodes_call_back_only_on_change():
     FAKE.fake_child_nodes(1)
     assert gained["execs_rebuilt"] == 1
     np.testing.assert_array_equal(out.numpy(count=3), np.arange(3) + 2.5)
+
+
+def test_other_kernels_of_a_library_are_not_patched_in():
+    """A driver takes them, and launches them wrongly. Executables of either kind stay, for sizes that come back."""
+
+    def callback(sizes, scalars, pointers):
+        FAKE.fake_child_kernel(1 + sizes[0] % 2)
+        return FAKE.fake_make_graph(pointers[0], pointers[1], sizes[0], scalars[0])
+
+    plan = library_plan(callback)
+    a = upload(np.arange(8, dtype=np.float32))
+    outputs, rebuilt = [], []
+    for n in (4, 6, 3, 4, 5, 8, 7):
+        gained, (out,) = changed(lambda n=n: launch(plan, [n], [float(n)], [a]))
+        outputs.append(out)  # each has memory of its own
+        np.testing.assert_array_equal(out.numpy(count=n), np.arange(n) + n)
+        rebuilt.append(gained.get("execs_rebuilt", 0))
+    assert rebuilt[:3] == [0, 0, 1] and plan.n_executables <= 4
+    FAKE.fake_child_kernel(1)
 
 
 def test_an_exception_in_a_callback_leaves_nothing_behind():
