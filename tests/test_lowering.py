@@ -220,7 +220,7 @@ def test_positions_of_expressions(plans: list[Plan]) -> None:
 
 def test_a_group_that_others_read_is_not_only_reduced(plans: list[Plan]) -> None:
     a = normal(4, 9)
-    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True))(mx.exp(a)))
+    mx.eval((lambda y: y - y.sum(axis=0, keepdims=True))(mx.exp(a)))
     assert len(plans[-1].nodes) == 3
     b = a * 2
     mx.eval(b.sum(), b)
@@ -228,17 +228,60 @@ def test_a_group_that_others_read_is_not_only_reduced(plans: list[Plan]) -> None
 
 
 def test_cheap_groups_are_computed_by_each_reader(plans: list[Plan]) -> None:
-    a, b = normal(4, 9), normal(4, 1, seed=1)
-    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True))(a * 2 + 1))
+    a, b = normal(9, 4), normal(1, 4, seed=1)
+    mx.eval((lambda y: y - y.sum(axis=0, keepdims=True))(a * 2 + 1))
     assert labels(plans[-1]) == ["multiply+add+sum", "multiply+add+subtract"]
     short = a.astype(mx.float16)
     mx.eval(short)
-    mx.eval((lambda y: y - mx.logsumexp(y, axis=-1, keepdims=True))(short.astype(mx.float32) - b))
+    mx.eval((lambda y: y - mx.logsumexp(y, axis=0, keepdims=True))(short.astype(mx.float32) - b))
     assert labels(plans[-1]) == ["astype+subtract+logsumexp", "astype+subtract+subtract"]
-    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True))(a + normal(4, 9, seed=2)))  # reads more than it writes
+    mx.eval((lambda y: y - y.sum(axis=0, keepdims=True))(a + normal(9, 4, seed=2)))  # reads more than it writes
     assert len(plans[-1].nodes) == 3
-    mx.eval((lambda y: [y - y.sum(axis=-1, keepdims=True), y @ normal(9, 9)])(a * 2 + 1))  # a product reads memory
+    mx.eval((lambda y: [y - y.sum(axis=0, keepdims=True), y @ normal(4, 4)])(a * 2 + 1))  # a product reads memory
     assert len(plans[-1].nodes) == 4
+
+
+def test_rows_are_one_kernel(plans: list[Plan]) -> None:
+    x, w = normal(4, 9), normal(9, seed=1)
+
+    def norm(x: mx.array) -> mx.array:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        return centred * mx.rsqrt((centred * centred).mean(axis=-1, keepdims=True) + 1e-5) * w
+
+    def softmax(x: mx.array) -> mx.array:
+        e = mx.exp(x - x.max(axis=-1)[..., None])
+        return e / e.sum(axis=-1, keepdims=True)
+
+    def chain(x: mx.array) -> mx.array:
+        for i in range(24):
+            x = mx.exp(-x * 0.5) + x.sum(axis=-1, keepdims=True) * 1e-3 if i % 4 == 0 else x * 1.01 - 0.1
+        return x
+
+    for f in (norm, softmax, chain, lambda x: norm(x).astype(mx.bfloat16).astype(mx.float32)):
+        mx.eval(f(x))
+        assert len(plans[-1].nodes) == 1, labels(plans[-1])
+    mx.eval(softmax(x.reshape(2, 2, 9).transpose(1, 0, 2)), softmax(x.T))  # rows that are apart, and that are columns
+    # What others read is written; what is not over the same rows is not part of it.
+    e = mx.exp(x)
+    total = e.sum(axis=-1, keepdims=True)
+    mx.eval(e / total, e, total, total.T * 2)
+    assert len(plans[-1].nodes) == 2 and len(plans[-1].nodes[0].outputs) == 3
+    mx.eval((lambda y: y / y.sum(axis=-1, keepdims=True))(normal(2, 9000)))  # too long for registers
+    assert len(plans[-1].nodes) > 1
+    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True))(mx.arange(12).reshape(3, 4)))  # integers
+    assert len(plans[-1].nodes) > 1
+    mx.eval(mx.softmax(x, axis=-1) @ normal(9, 9) + x.sum(axis=-1, keepdims=True), x.sum(axis=-1))
+
+
+def test_row_programs_serve_rows_of_any_length(plans: list[Plan]) -> None:
+    def program(x: mx.array) -> mx.array:
+        x = x / mx.logsumexp(x, axis=-1, keepdims=True)
+        return x * x.min(axis=-1, keepdims=True)
+
+    for shape in ((3, 40), (5, 300), (2, 70), (1, 2)):
+        mx.eval(program(normal(*shape)))
+    found = {id(plan): plan for plan in plans}
+    assert len(found) == 2 and all(len(plan.nodes) == 1 for plan in found.values())  # one row is a case of its own
 
 
 def test_a_cross_entropy_reads_16_bit_logits_and_writes_nothing_of_their_size(plans: list[Plan]) -> None:
@@ -285,9 +328,9 @@ def test_groups_that_are_asked_for_or_read_twice_stay(plans: list[Plan]) -> None
 
 def test_a_group_that_waits_for_a_sum_takes_what_does_not(plans: list[Plan]) -> None:
     a = normal(4, 9)
-    mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True) * 0.01)(mx.exp(a)))
+    mx.eval((lambda y: y - y.sum(axis=0, keepdims=True) * 0.01)(mx.exp(a)))
     assert len(plans[-1].nodes) == 3
-    mx.eval(mx.exp(a) * a.sum(axis=-1, keepdims=True))
+    mx.eval(mx.exp(a) * a.sum(axis=0, keepdims=True))
     assert len(plans[-1].nodes) == 2
 
 

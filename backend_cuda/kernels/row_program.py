@@ -1,0 +1,355 @@
+"""Elementwise programs with reductions of rows inside: a softmax or a norm written out, or a chain of such steps.
+
+A program as in `codegen`, over rows of the last loop dim. An instruction `("value", k, dtype)` is the result of
+reduction k, which stands before it; what follows from such values and from operands that are one element a row is
+computed once a row (by every thread). A team of threads holds a row in registers, and meets for each reduction; a row
+that is too long is gone over again for each reduction, and once to write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .codegen import Instruction, Operand, Output, Params, decompose, define, describe, emit, register_dtypes
+from .kernel import KernelSource, Launch, Size, product
+from .ops import FLOATS, ITEMSIZE, compute, storage
+
+OPS = {"sum": "Sum", "prod": "Prod", "max": "Max", "min": "Min", "logsumexp": "LogSumExp"}
+MAX_LENGTH = 8192  # of a row in registers
+MAX_REGISTERS = 64  # 4-byte registers of elements that a thread holds at once
+_TEAMS = (32, 128, 256, 512, 1024)
+_EACH = 8  # elements of a row that a thread holds, at most
+_PREFIX = "reg_"
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """An op of `OPS` over the row's values of a register."""
+
+    op: str
+    register: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Threads that share a row, and elements that each holds."""
+
+    team: int
+    each: int
+
+
+def choose_variant(length: int) -> Variant:
+    """For rows of about `length` elements, at most `MAX_LENGTH`; any variant is correct for any rows.
+
+    >>> choose_variant(200), choose_variant(768), choose_variant(8192)
+    (Variant(team=32, each=8), Variant(team=128, each=8), Variant(team=1024, each=8))
+    """
+    team = next(team for team in _TEAMS if length <= team * _EACH)
+    each = 1
+    while each * team < length:
+        each *= 2
+    return Variant(team, each)
+
+
+def is_by_row(program: Sequence[Instruction], operands: Sequence[Operand]) -> list[bool]:
+    """Of each register, whether it is one value a row."""
+    found: list[bool] = []
+    for instruction in program:
+        match instruction[0]:
+            case "load":
+                found.append(_last(operands[instruction[1]].access) == 0)
+            case "op":
+                found.append(all(found[r] for r in instruction[3]))
+            case "scalar" | "value":
+                found.append(True)
+            case other:
+                raise ValueError(f"a row program has no {other!r}")
+    return found
+
+
+def registers_held(
+    program: Sequence[Instruction], operands: Sequence[Operand], reductions: Sequence[Reduction], kept: Sequence[int]
+) -> int:
+    """4-byte registers for an element of a row that are held at once, at most; `kept` are needed to the end."""
+    dtypes = register_dtypes(program, operands)
+    last_use = {r: len(program) for r in kept}
+    for i, instruction in enumerate(program):
+        used = instruction[3] if instruction[0] == "op" else ()
+        if instruction[0] == "value":
+            used = (reductions[instruction[1]].register,)
+        for r in used:
+            last_use[r] = max(i, last_use.get(r, 0))
+    by_row = is_by_row(program, operands)
+    held = most = 0
+    leaving: dict[int, int] = {}
+    for i, dtype in enumerate(dtypes):
+        if not by_row[i] and i in last_use:
+            words = max(4, ITEMSIZE[dtype]) // 4
+            held += words
+            leaving[last_use[i]] = leaving.get(last_use[i], 0) + words
+        most = max(most, held)
+        held -= leaving.get(i, 0)
+    return most
+
+
+def generate(
+    program: Sequence[Instruction],
+    reductions: Sequence[Reduction],
+    operands: Sequence[Operand],
+    outputs: Sequence[Output],
+    n_dims: int,
+    variant: Variant,
+) -> KernelSource:
+    """A kernel for a program over loop dims of which the last is the row.
+
+    Parameters, in order: the dims; each operand's pointer and runtime strides; each output's; the program's scalars.
+    Any sizes but 0. Outputs may not lie on operands.
+
+    Args:
+        program: the instructions; no iota.
+        reductions: by number.
+        operands: arrays read, with a stride for every loop dim: 0, 1, or None for a parameter; along the last, 0 says
+            that there is one element a row.
+        outputs: arrays written, likewise; along the last, 0 for one element a row.
+        n_dims: at least 1.
+        variant: from `choose_variant`.
+
+    Raises:
+        ValueError: an argument makes no sense.
+        TypeError: a reduction of another dtype than a floating one.
+
+    >>> share = ("op", "divide", (), (0, 1), ("float32", "float32"), "float32")
+    >>> program, rows = [("load", 0), ("value", 0, "float32"), share], (None, 1)
+    >>> generate(program, [Reduction("sum", 0)], [Operand("float32", rows)], [Output(2, "float32", rows)], 2,
+    ...          Variant(32, 4)).launch.grid
+    (('cdiv', 'd0', 8), 1, 1)
+    """
+    return _Generator(program, reductions, operands, outputs, n_dims, variant).kernel()
+
+
+def _last(access: object) -> int | None:
+    if not isinstance(access, tuple):
+        raise ValueError(f"arrays of a row program have strides, not {access!r}")
+    found = access[-1]
+    return found if found is None else int(found)
+
+
+class _Generator:
+    def __init__(
+        self,
+        program: Sequence[Instruction],
+        reductions: Sequence[Reduction],
+        operands: Sequence[Operand],
+        outputs: Sequence[Output],
+        n_dims: int,
+        variant: Variant,
+    ) -> None:
+        self.program, self.reductions, self.operands, self.outputs = program, reductions, operands, outputs
+        self.n_dims, self.variant = n_dims, variant
+        self.by_row = is_by_row(program, operands)
+        self.dtypes = register_dtypes(program, operands)
+        self._check()
+        self.lines = [
+            re.sub(r"^const ", "", line)
+            for line in emit(program, operands, self._load, lambda axis: "", value=self._totals(), prefix=_PREFIX)
+        ]
+
+    def _check(self) -> None:
+        for k, reduction in enumerate(self.reductions):
+            if reduction.op not in OPS:
+                raise ValueError(f"a row program does not reduce by {reduction.op!r}")
+            if self.dtypes[reduction.register] not in FLOATS:
+                dtype = self.dtypes[reduction.register]
+                raise TypeError(f"[{reduction.op}] no row program for {dtype}; convert it to a floating dtype first.")
+            if self.by_row[reduction.register]:
+                raise ValueError(f"reduction {k} is of one value a row")
+        arrays: tuple[Operand | Output, ...] = (*self.operands, *self.outputs)
+        for array in arrays:
+            if not isinstance(array.access, tuple) or len(array.access) != self.n_dims:
+                raise ValueError(f"an array has strides {array.access} for {self.n_dims} loop dims")
+        for output in self.outputs:
+            if (_last(output.access) == 0) != self.by_row[output.register]:
+                raise ValueError("an output has one element a row, and its register has not, or the other way round")
+            if self.dtypes[output.register] != output.dtype:
+                raise ValueError(f"register {output.register} is {self.dtypes[output.register]}, not {output.dtype}")
+
+    def _totals(self) -> list[str]:
+        return [f"total_{k}" for k in range(len(self.reductions))]
+
+    def _load(self, i: int) -> str:
+        stride = _last(self.operands[i].access)
+        if stride == 0:
+            return f"*row_of_p{i}"
+        step = "" if stride == 1 else f" * t{i}_{self.n_dims - 1}"
+        return f"load_if(own, row_of_p{i} + at{step})"
+
+    # ---- text
+
+    def kernel(self) -> KernelSource:
+        team, each = self.variant.team, self.variant.each
+        threads = 256 if team == 32 else team  # blocks meet in one place of shared memory
+        per_block = threads // team
+        last = self.n_dims - 1
+        params = Params()
+        params.dims(self.n_dims)
+        params.operands(self.operands)
+        params.outputs(self.outputs)
+        params.scalars(self.program)
+        rows: Size = product([f"d{d}" for d in range(last)])
+        count = " * ".join(f"d{d}" for d in range(last)) or "1"
+        body = [
+            f"constexpr int kTeam = {team}, kEach = {each};",
+            f"i64 rest = i64(blockIdx.x) * {per_block} + threadIdx.x / kTeam;",
+            f"if (rest >= {count}) return;",
+            *(decompose("rest", range(last)) if last else []),
+            "const int member = threadIdx.x % kTeam;",
+            f"const i64 length = d{last};",
+        ]
+        for i, operand in enumerate(self.operands):
+            body.append(f"const auto* row_of_p{i} = p{i}{self._offset(operand.access, f't{i}_')};")
+        for j, output in enumerate(self.outputs):
+            body.append(f"auto* row_of_q{j} = q{j}{self._offset(output.access, f'u{j}_')};")
+        body += ["if (length > kTeam * kEach) {", *_indent(self._long_rows()), "return;", "}", *self._held_rows()]
+        label = "rows_" + describe(self.program)
+        return define(
+            label, "row_program.cuh", params, body, Launch((threads, 1, 1), (("cdiv", rows, per_block), 1, 1))
+        )
+
+    def _offset(self, access: object, prefix: str) -> str:
+        assert isinstance(access, tuple)
+        terms = []
+        for d, stride in enumerate(access[:-1]):
+            if stride != 0:
+                terms.append(f"c{d}" if stride == 1 else f"c{d} * {prefix}{d}")
+        return "".join(f" + {term}" for term in terms)
+
+    def _merge(self, k: int) -> list[str]:
+        merge = "merge_lanes" if self.variant.team == 32 else "merge_block"
+        return [f"const auto total_{k} = Op{k}::result({merge}<Op{k}, kTeam>(state_{k}));"]
+
+    def _start(self, k: int) -> list[str]:
+        reduction = self.reductions[k]
+        kind = f"{OPS[reduction.op]}<{compute(self.dtypes[reduction.register])}>"
+        return [f"using Op{k} = {kind};", f"typename Op{k}::State state_{k} = Op{k}::identity();"]
+
+    def _held_rows(self) -> list[str]:
+        """A row in registers: element-level registers are arrays."""
+        out: list[str] = []
+        pending: list[int] = []
+
+        def flush() -> None:
+            if not pending:
+                return
+            for i in pending:
+                out.append(f"{compute(self.dtypes[i])} {_PREFIX}{i}[kEach];")
+            out.append("#pragma unroll")
+            out.append("for (int u = 0; u < kEach; ++u) {")
+            out.append("    const i64 at = u * kTeam + member;")
+            out.append("    const bool own = at < length;")
+            for i in pending:
+                text = self.lines[i].partition(" = ")[2]
+                out.append(f"    {_PREFIX}{i}[u] = {self._of_element(text)}")
+            out.append("}")
+            pending.clear()
+
+        for i, instruction in enumerate(self.program):
+            if not self.by_row[i]:
+                pending.append(i)
+                continue
+            flush()
+            if instruction[0] == "value":
+                k = instruction[1]
+                value = self._of_element(f"{_PREFIX}{self.reductions[k].register}")
+                out += self._start(k)
+                out += [
+                    "#pragma unroll",
+                    "for (int u = 0; u < kEach; ++u) {",
+                    f"    if (u * kTeam + member < length) Op{k}::push(state_{k}, {value}, 0);",
+                    "}",
+                    *self._merge(k),
+                ]
+            out.append("const " + self.lines[i])
+        flush()
+        stored = [j for j, output in enumerate(self.outputs) if _last(output.access) != 0]
+        if stored:
+            out += ["#pragma unroll", "for (int u = 0; u < kEach; ++u) {", "    const i64 at = u * kTeam + member;"]
+            out += [f"    if (at < length) {self._of_element(self._store(j))}" for j in stored]
+            out.append("}")
+        return out + self._store_by_row()
+
+    def _of_element(self, text: str) -> str:
+        """The text with registers of elements as arrays."""
+        return re.sub(rf"\b{_PREFIX}(\d+)\b", lambda m: m[0] if self.by_row[int(m[1])] else f"{m[0]}[u]", text)
+
+    def _long_rows(self) -> list[str]:
+        """A row that is gone over again for each reduction, and once more to be written."""
+        out: list[str] = []
+        for i, instruction in enumerate(self.program):
+            if not self.by_row[i]:
+                continue
+            if instruction[0] == "value":
+                k = instruction[1]
+                register = self.reductions[k].register
+                push = f"Op{k}::push(state_{k}, {_PREFIX}{register}, 0);"
+                out += [*self._start(k), *self._pass([register], [push]), *self._merge(k)]
+            out.append("const " + self.lines[i])
+        stored = [j for j, output in enumerate(self.outputs) if _last(output.access) != 0]
+        if stored:
+            out += self._pass([self.outputs[j].register for j in stored], [self._store(j) for j in stored])
+        return out + self._store_by_row()
+
+    def _pass(self, wanted: Sequence[int], then: Sequence[str]) -> list[str]:
+        needed: set[int] = set()
+        stack = list(wanted)
+        while stack:
+            r = stack.pop()
+            if r in needed or self.by_row[r]:
+                continue
+            needed.add(r)
+            if self.program[r][0] == "op":
+                stack.extend(self.program[r][3])
+        lines = ["const " + self.lines[r] for r in sorted(needed)]
+        head = ["for (i64 at = member; at < length; at += kTeam) {", "    constexpr bool own = true;"]
+        return [*head, *_indent([*lines, *then]), "}"]
+
+    def _store(self, j: int) -> str:
+        output = self.outputs[j]
+        step = "" if _last(output.access) == 1 else f" * u{j}_{self.n_dims - 1}"
+        return f"row_of_q{j}[at{step}] = from_compute<{storage(output.dtype)}>({_PREFIX}{output.register});"
+
+    def _store_by_row(self) -> list[str]:
+        lines = [
+            f"*row_of_q{j} = from_compute<{storage(output.dtype)}>({_PREFIX}{output.register});"
+            for j, output in enumerate(self.outputs)
+            if _last(output.access) == 0
+        ]
+        return ["if (member == 0) {", *_indent(lines), "}"] if lines else []
+
+
+def _indent(lines: Sequence[str]) -> list[str]:
+    return ["    " + line for line in lines]
+
+
+def _softmax(dtype: str) -> tuple[list[Instruction], list[Reduction]]:
+    """Greatest, exponentials, their sum."""
+    pair = (dtype, dtype)
+    program: list[Instruction] = [
+        ("load", 0),
+        ("value", 0, dtype),
+        ("op", "subtract", (), (0, 1), pair, dtype),
+        ("op", "exp", (), (2,), (dtype,), dtype),
+        ("value", 1, dtype),
+        ("op", "divide", (), (3, 4), pair, dtype),
+    ]
+    return program, [Reduction("max", 0), Reduction("sum", 3)]
+
+
+def catalogue(full: bool) -> Iterator[KernelSource]:
+    """A softmax written out, for each team, in one dtype (`full`: in every)."""
+    for dtype in ("float32", "bfloat16", "float16", "float64") if full else ("bfloat16",):
+        program, reductions = _softmax(dtype)
+        for length in (20, 700, 1500, 3000, 8192):
+            operands, outputs = [Operand(dtype, (None, 1))], [Output(5, dtype, (None, 1)), Output(4, dtype, (1, 0))]
+            yield generate(program, reductions, operands, outputs, 2, choose_variant(length))

@@ -1,0 +1,104 @@
+"""Generated row programs, run by g++, against NumPy in double precision."""
+
+from __future__ import annotations
+
+import kernel_emulator as emulator
+import ml_dtypes
+import numpy as np
+import pytest
+
+from backend_cuda.kernels.codegen import Operand, Output
+from backend_cuda.kernels.row_program import Reduction, Variant, _softmax, choose_variant, generate, registers_held
+
+pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not installed")
+
+TOLERANCE = {"bfloat16": 2**-8, "float16": 2**-10, "float32": 3e-6, "float64": 1e-13}
+
+
+def numpy_dtype(dtype: str) -> np.dtype:
+    return np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "variant"),
+    [
+        ("float32", (5, 200), None),
+        ("bfloat16", (3, 70), None),
+        ("float16", (2, 3, 700), None),
+        ("float64", (1, 33), None),
+        ("float32", (17, 1), None),
+        ("float32", (4, 300), Variant(32, 2)),  # too long for its registers
+        ("bfloat16", (2, 1000), Variant(128, 4)),
+    ],
+)
+def test_softmax_written_out(dtype, shape, variant):
+    rng = np.random.default_rng(1)
+    kind = numpy_dtype(dtype)
+    x = (3 * rng.normal(size=(*shape[:-1], 2 * shape[-1]))).astype(kind)[..., ::2]  # elements are apart
+    program, reductions = _softmax(dtype)
+    n = len(shape)
+    outer = (None,) * (n - 1)
+    outputs = [Output(5, dtype, (*outer, 1)), Output(4, dtype, (*outer, 0))]
+    kernel = generate(
+        program, reductions, [Operand(dtype, (None,) * n)], outputs, n, variant or choose_variant(shape[-1])
+    )
+    wide = x.astype(np.float64)
+    e = np.exp(wide - wide.max(-1, keepdims=True))
+    rows = int(np.prod(shape[:-1]))
+    strides = {1: [*np.cumprod([1, *shape[:-1][:0:-1]])[::-1].tolist(), 0]}
+    found, totals = emulator.run(kernel, shape, [x], [(shape, kind), ((rows,), kind)], out_strides=strides)
+    tolerance = TOLERANCE[dtype]
+    np.testing.assert_allclose(
+        found.astype(np.float64), e / e.sum(-1, keepdims=True), rtol=4 * tolerance, atol=tolerance / 8
+    )
+    np.testing.assert_allclose(totals.astype(np.float64), e.sum(-1).ravel(), rtol=2 * tolerance)
+
+
+@pytest.mark.parametrize("length", [40, 300])
+def test_operands_of_one_element_a_row_and_of_all_rows(length):
+    """(x - mean) * w + b_row, and the greatest of it."""
+    rng = np.random.default_rng(2)
+    x, w, b = (rng.normal(size=s).astype(np.float32) for s in ((6, length), (length,), (6, 1)))
+    pair = ("float32", "float32")
+    program = [
+        ("load", 0),
+        ("value", 0, "float32"),
+        ("scalar", 0, "float32"),
+        ("op", "multiply", (), (1, 2), pair, "float32"),
+        ("op", "subtract", (), (0, 3), pair, "float32"),
+        ("load", 1),
+        ("op", "multiply", (), (4, 5), pair, "float32"),
+        ("load", 2),
+        ("op", "add", (), (6, 7), pair, "float32"),
+        ("value", 1, "float32"),
+    ]
+    operands = [Operand("float32", (None, 1)), Operand("float32", (0, 1)), Operand("float32", (None, 0))]
+    outputs = [Output(8, "float32", (None, 1)), Output(9, "float32", (1, 0))]
+    reductions = [Reduction("sum", 0), Reduction("max", 8)]
+    kernel = generate(program, reductions, operands, outputs, 2, Variant(32, 2))
+    arrays = [x, np.broadcast_to(w, x.shape), np.broadcast_to(b, x.shape)]
+    found, top = emulator.run(
+        kernel, x.shape, arrays, [(x.shape, np.float32), ((6,), np.float32)], scalars={0: 1 / length},
+        out_strides={1: [1, 0]},
+    )  # fmt: skip
+    expected = (x - x.mean(-1, keepdims=True)) * w + b
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(top, expected.max(-1), rtol=1e-5, atol=1e-5)
+
+
+def test_what_makes_no_sense_is_refused():
+    program, reductions = _softmax("float32")
+    operands, outputs = [Operand("float32", (None, 1))], [Output(5, "float32", (None, 1))]
+    assert registers_held(program, operands, reductions, [5]) == 2
+    variant = Variant(32, 1)
+    with pytest.raises(ValueError, match="one element a row"):
+        generate(program, reductions, operands, [Output(5, "float32", (None, 0))], 2, variant)
+    with pytest.raises(ValueError, match="does not reduce by 'argmax'"):
+        generate(program, [Reduction("argmax", 0), reductions[1]], operands, outputs, 2, variant)
+    with pytest.raises(ValueError, match="has no 'iota'"):
+        generate([("iota", 0, ("int", 0), ("int", 1), "float32")], [], [], [], 1, variant)
+    with pytest.raises(TypeError, match="no row program for int32"):
+        generate([("load", 0), ("value", 0, "int32")], [Reduction("sum", 0)], [Operand("int32", (1,))], [], 1, variant)
+    with pytest.raises(ValueError, match="is of one value a row"):
+        one = [("load", 0), ("value", 0, "float32")]
+        generate(one, [Reduction("sum", 0)], [Operand("float32", (1, 0))], [], 2, variant)
