@@ -25,7 +25,9 @@ def leaves(tree: Any) -> list[Any]:
 
 
 def _collect(node: Any, found: list[Any]) -> None:
-    if isinstance(node, (list, tuple)):
+    if type(node) is array:  # as most are: a tree of parameters is gone over several times for each step of training
+        found.append(node)
+    elif isinstance(node, (list, tuple)):
         for child in node:
             _collect(child, found)
     elif isinstance(node, dict):
@@ -62,8 +64,17 @@ def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
 
 def replace(tree: Any, values: list[Any]) -> Any:
     """The same tree with other leaves, in order."""
-    rest = iter(values)
-    return map_leaves(lambda _: next(rest), tree)
+    return _replaced(tree, iter(values))
+
+
+def _replaced(node: Any, rest: Iterator[Any]) -> Any:
+    if type(node) is array:
+        return next(rest)
+    if isinstance(node, dict):
+        return {key: next(rest) if type(child) is array else _replaced(child, rest) for key, child in node.items()}
+    if isinstance(node, (list, tuple)):
+        return rebuild(type(node), [_replaced(child, rest) for child in node])
+    return next(rest)
 
 
 def replace_arrays(tree: Any, values: list[Any]) -> Any:
