@@ -177,10 +177,10 @@ class Contest {
         }
     }
 
-    // The fastest of the candidates, or nothing if the first is not one to measure.
+    // The fastest of the candidates that can be launched, or nothing if they take too long.
     std::optional<Algorithm> winner(std::span<const Algorithm> candidates) {
         warm_up(candidates);
-        if (live_.empty() || first_failed_) return std::nullopt;
+        if (live_.empty()) return std::nullopt;
         if (live_.size() == 1) return live_.front().algorithm;
         if (live_.front().seconds > kLongest) return std::nullopt;
         int launches = live_.front().seconds < kShort ? 3 : 1;
@@ -211,10 +211,7 @@ class Contest {
         auto begun = std::chrono::steady_clock::now();
         for (const Algorithm& algorithm : candidates) {
             if (live_.size() > 1 && std::chrono::steady_clock::now() - begun > kWarmUp) break;
-            if (launch(algorithm) != 0) {
-                first_failed_ |= live_.empty();
-                continue;
-            }
+            if (launch(algorithm) != 0) continue;
             live_.push_back({algorithm, event(2 * live_.size()), event(2 * live_.size() + 1)});
             if (live_.size() == 1) take_times(1);
             driver.cuStreamSynchronize(compute_stream());
@@ -247,7 +244,6 @@ class Contest {
     const Operands& operands_;
     alignas(8) unsigned char one_[8] = {}, zero_[8] = {};  // of the scale type, which may be complex
     std::vector<Candidate> live_;                          // the heuristic's first, then the others
-    bool first_failed_ = false;
 };
 
 std::optional<Algorithm> measured(const MatmulKey& key, const lt::Problem& problem,
@@ -301,7 +297,7 @@ Algorithm choose_algorithm(const MatmulKey& key, const lt::Problem& problem, lt:
     for (int i = 0; i < n; ++i)
         if (found[i].status == 0) candidates.push_back({found[i].algo, found[i].workspace});
     if (candidates.empty()) throw Error(CUDA_ERROR_NOT_SUPPORTED, "cuBLASLt has no algorithm for this product");
-    if (!tuned) return candidates.front();
+    if (!tuned || candidates.size() == 1) return candidates.front();
     auto chosen = measured(key, problem, candidates, new_sizes);
     if (!chosen) {
         ++choice_counters.unmeasured;

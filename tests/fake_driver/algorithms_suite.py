@@ -37,7 +37,8 @@ def counts(said):
         ([100, 98], 0),  # not faster by so much that it could not be noise
         ([100, 96], 1),
         ([100, -1, 50], 2),  # the second cannot be launched
-        ([100], 0),
+        ([-1, 100, 50], 2),
+        ([-1, 100, 98], 1),
         ([100] * 9 + [50], 9),
         ([100] * 16 + [50], 0),  # the heuristic is asked for 16
         ([3000, 1000], 1),
@@ -75,6 +76,11 @@ def test_scratch_memory_is_given_back_and_is_not_the_users():
 
 def test_small_products_keep_the_heuristics_first():
     said = run([100, 50], [SMALL])
+    assert said["chosen"] == [0] and counts(said) == (0, 0, 0) and said["counts"]["launched"] == 0
+
+
+def test_one_candidate_has_nothing_to_be_compared_with():
+    said = run([100])
     assert said["chosen"] == [0] and counts(said) == (0, 0, 0) and said["counts"]["launched"] == 0
 
 
@@ -146,6 +152,27 @@ def test_a_damaged_file_costs_what_is_damaged(tmp_path, damage):
     said = run([100, 50], [LARGE, *others], directory=directory)
     assert said["chosen"] == [1, 1, 1] and counts(said) == (3 - left, left, 0)
     assert counts(run([100, 50], [LARGE, *others], directory=directory)) == (0, 3, 0)
+
+
+def checksum(data):
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001B3 & (1 << 64) - 1
+    return value.to_bytes(8, "little")
+
+
+def test_the_oldest_choices_leave_a_full_file(tmp_path):
+    directory = str(tmp_path)
+    run([100, 50], directory=directory)
+    (path,) = tmp_path.iterdir()
+    content, size = path.read_bytes(), 144 + 64 + 8  # a key, an algorithm, a checksum
+    header, record = content[:-size], content[-size:]
+    bodies = [number.to_bytes(8, "little") + record[8:-8] for number in range(10_001, 14_096)]  # others of m
+    path.write_bytes(header + record + b"".join(body + checksum(body) for body in bodies))
+    assert counts(run([100, 50], directory=directory)) == (0, 1, 0)
+    assert counts(run([100, 50], [[5000, 800, 800]], directory=directory)) == (1, 0, 0)
+    assert path.stat().st_size == len(header) + 4096 * size
+    assert counts(run([100, 50], [[5000, 800, 800], LARGE], directory=directory)) == (1, 1, 0)
 
 
 def test_a_directory_that_cannot_be_written_is_no_error(tmp_path):
