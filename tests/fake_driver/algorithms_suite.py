@@ -42,6 +42,7 @@ def counts(said):
         ([100] * 9 + [50], 9),
         ([100] * 16 + [50], 0),  # the heuristic is asked for 16
         ([3000, 1000], 1),
+        ([3000] * 6 + [1000], 0),  # not all of such a long one are compared
     ],
 )
 def test_the_fastest_of_the_heuristics_candidates_is_taken(times, chosen):
