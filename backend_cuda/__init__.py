@@ -29,10 +29,11 @@ def register() -> None:
     from mlxlite import _graph
 
     from . import _runtime
+    from .kernels.compile import cache_directory
     from .kernels.target import target
 
     found = [*_libraries("cu*/lib/libcublasLt.so.*"), *_libraries("cublas/lib/libcublasLt.so.*")]
-    _runtime.initialize(found[0] if found else None)
+    _runtime.initialize(found[0] if found else None, str(cache_directory()))
     info = _runtime.device_info()
     target.use(info["multiprocessors"], tuple(info["compute_capability"]))
     _graph.register_backend("gpu", _lower, _runtime.api_capsule())

@@ -4,7 +4,9 @@ The CUDA runtime: device memory, plans, and their replay as graphs.
 
 Importing needs no driver; `initialize()` does. Errors of the driver are RuntimeError.
 
-    def initialize(cublaslt_path: str | None = None) -> None   # RuntimeError says what is missing; twice is harmless
+    def initialize(cublaslt_path: str | None = None, algorithms_directory: str | None = None) -> None
+                                   # RuntimeError says what is missing; twice is harmless. Which algorithm of cuBLASLt's
+                                   # is fastest for large products is kept in the directory; None: for the process
     def device_info() -> dict      # name, compute_capability (major, minor), multiprocessors, l2_bytes, total_memory,
                                    # driver_version, max_shared_per_block, max_threads_per_multiprocessor,
                                    # memory_bandwidth (bytes a second by clock and width, 0 if unknown)
@@ -45,7 +47,7 @@ If it returns None it is asked again after some launches. Without it the argumen
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-def initialize(cublaslt_path: str | None = None) -> None: ...
+def initialize(cublaslt_path: str | None = None, algorithms_directory: str | None = None) -> None: ...
 def device_info() -> dict[str, Any]: ...
 
 class Function:

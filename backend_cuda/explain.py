@@ -174,7 +174,8 @@ class _Describer:
             return "kernel", f"{node.source.name}, grid {grid}, {threads} threads"
         if isinstance(node, lowered.MatmulNode):
             m, n, k, batch = (self.value(node.sizes[s]) for s in ("m", "n", "k", "batch"))
-            return "matmul", f"cuBLASLt, m {m}, n {n}, k {k}" + (f", batch {batch}" if batch != 1 else "")
+            detail = f"cuBLASLt, m {m}, n {n}, k {k}" + (f", batch {batch}" if batch != 1 else "")
+            return "matmul", detail + (", adds an array" if "c" in node.places else "")
         return "library", "cuDNN"
 
     def touched(self, view: lowered.View) -> int:

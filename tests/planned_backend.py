@@ -15,6 +15,7 @@ import mlxlite.core as mx
 from backend_cuda.kernels.ops import NEEDS_ROUNDED
 from backend_cuda.lowering import lower
 from backend_cuda.lowering.analysis import VIEWS
+from backend_cuda.lowering.plan import MatmulNode
 from mlxlite import _graph
 from mlxlite.backend_cpu._rules import RULES
 from tests.plan_simulator import Call, NodeSeen, Simulator
@@ -40,6 +41,8 @@ class FusedSimulator(Simulator):
         for i, view in node.outputs.items():
             out = self.array(view, writeable=True)
             out[...] = np.asarray(values[i]).astype(out.dtype).reshape(out.shape)
+        if isinstance(node, MatmulNode):
+            self._check_product(node)
 
     def _wide_argument(self, j: int, values: dict[int, Any]) -> np.ndarray:
         """An input, where a view of something computed inside is not rounded either."""

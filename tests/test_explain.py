@@ -141,6 +141,15 @@ def test_a_product_is_bound_by_memory_or_by_operations(n: int, limit: str) -> No
     assert node.floor == pytest.approx(rate)
 
 
+def test_a_product_says_that_it_adds_an_array() -> None:
+    c, a, b = leaf(32, 256), leaf(32, 128), leaf(128, 256)
+    (node,) = gpu_plan(c + a @ b).nodes
+    assert [op.name for op in node.ops] == ["matmul", "add"] and node.detail.endswith("k 128, adds an array")
+    assert sorted(r.nbytes for r in node.reads) == sorted(FLOAT * n for n in (32 * 256, 32 * 128, 128 * 256))
+    assert node.operations == 2 * 32 * 256 * 128
+    assert "adds an array" not in gpu_plan(a @ b).nodes[0].detail
+
+
 def test_a_product_with_a_bias_counts_its_operations_once() -> None:
     c, a, b = leaf(256), leaf(32, 128), leaf(128, 256)
     nodes = gpu_plan(mx.addmm(c, a, b)).nodes

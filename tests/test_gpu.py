@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,26 @@ def test_a_new_number_patches_only_its_kernel() -> None:
     grown = spent(lambda: call(0.125))
     assert grown["nodes_patched"] == 1
     assert grown["execs_built"] == 0
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16, mx.float32, mx.float64])
+@pytest.mark.parametrize("rows", [1000, 1024])
+def test_a_large_product_is_measured_once_at_most(dtype: mx.Dtype, rows: int) -> None:
+    x, w, c = normal(rows, 800, dtype=dtype), normal(700, 800, dtype=dtype), normal(rows, 700, dtype=dtype)
+    looked_at = ("matmul_measured", "matmul_from_disk", "matmul_unmeasured")
+    results = []
+
+    def call() -> None:
+        results.append(np.array((c + x @ w.T).astype(mx.float64)))
+
+    first, second = spent(call), spent(call)
+    tuned = os.environ.get("MLXLITE_MATMUL_TUNING", "1") != "0"
+    assert sum(first[name] for name in looked_at) <= int(tuned)
+    assert sum(second[name] for name in looked_at) == 0 and second["matmul_measuring_us"] == 0
+    np.testing.assert_array_equal(results[0], results[1])
+    a, b, d = (np.array(array.astype(mx.float64)) for array in (x, w, c))
+    rtol = {mx.bfloat16: 2**-7, mx.float16: 2**-10, mx.float32: 2**-9, mx.float64: 1e-13}[dtype]  # TF32: 10 bits
+    np.testing.assert_allclose(results[0], a @ b.T + d, rtol=rtol, atol=rtol * 30)
 
 
 def test_layers_of_one_shape_share_a_cudnn_graph() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import mlxlite.core as mx
 import mlxlite.nn as nn
-from backend_cuda.lowering.plan import KernelNode, Plan
+from backend_cuda.lowering.plan import KernelNode, MatmulNode, Plan
 from tests.checked_backend import checked
 from tests.random_programs import RandomProgram
 
@@ -154,6 +154,60 @@ def test_products_that_are_only_read_transposed_have_their_columns_stored(plans:
     mx.eval(product, product.T + c)  # held: its rows are stored
     (view,) = (v for n in plans[1].nodes if n.label == "matmul" for v in n.outputs.values())
     assert view.strides[1] == 1
+
+
+def test_a_sum_with_a_product_is_one_product(plans: list[Plan]) -> None:
+    x, w, c = normal(2, 3, 4), normal(5, 4, seed=1), normal(2, 3, 5, seed=2)
+    s, t = normal(2, 4, 6, seed=3), normal(2, 3, 6, seed=4)
+    mx.eval(c + x @ w.T, t + x @ s, (x.reshape(6, 4) @ w.T).reshape(2, 3, 5) + c, mx.softmax(x @ w.T + c))
+    assert [n.label for n in plans[0].nodes] == ["matmul+add"] * 4 + ["softmax"]
+    assert all(set(n.places) == {"a", "b", "c", "d"} for n in plans[0].nodes[:4] if isinstance(n, MatmulNode))
+    chain = c
+    for _ in range(3):
+        chain = chain + chain @ normal(5, 5, seed=5)
+    mx.eval(chain)
+    assert [n.label for n in plans[1].nodes] == ["matmul+add"] * 3
+    mx.eval(x @ w.T + (x * 2) @ w.T)  # one of them adds the other
+    assert sorted(n.label for n in plans[2].nodes) == ["matmul", "matmul+add", "multiply"]
+
+
+def test_sums_that_no_product_adds(plans: list[Plan]) -> None:
+    x, w, c = normal(6, 4), normal(5, 4, seed=1), normal(6, 5, seed=2)
+    held = x @ w.T
+    mx.eval(held, held + c)
+    mx.eval((x @ w.T).reshape(5, 6) + normal(6, 5, seed=3).T)  # known to lie otherwise when it is lowered
+    mx.eval(x @ w.T + normal(5, seed=4))
+    mx.eval(x @ w.T + 2)
+    y = x @ w.T
+    mx.eval(y + y)
+    mx.eval(mx.exp(x @ w.T + c))  # more than a sum
+    mx.eval(normal(1, 4) @ w.T + normal(1, 5))
+    mx.eval((c + x @ w.T).sum())  # read by a reduction alone: never written
+    mx.eval((x @ w.T).T + c.T)
+    for plan in plans:
+        assert not any("c" in n.places for n in plan.nodes if isinstance(n, MatmulNode)), [n.label for n in plan.nodes]
+
+
+def test_a_product_comes_before_an_update_of_what_it_reads_though_a_sum_reads_the_update(plans: list[Plan]) -> None:
+    x, w = normal(6, 4), normal(4, 4, seed=1)
+    mx.eval(x, w)
+    product = x @ w
+    x[0] = 1.0
+    mx.eval(x, product + x)
+    assert [name for name in labels(plans[-1]) if name != "scalar"] == ["matmul", "slice_update", "add"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_addmm_of_a_whole_array_is_one_product(plans: list[Plan], dtype: str) -> None:
+    with mx.stream(mx.cpu):
+        c, a, b = (normal(*s, seed=k).astype(getattr(mx, dtype)) for k, s in enumerate([(3, 5), (3, 4), (4, 5)]))
+        mx.eval(c, a, b)
+        plans.clear()
+        mx.eval(mx.addmm(c, a, b, 0.5, 2.0))
+        mx.eval(mx.addmm(c.T.reshape(3, 5), a, b), mx.addmm(mx.contiguous(c.T).T, a, b), mx.addmm(c[0], a, b))
+    (node,) = plans[0].nodes
+    assert isinstance(node, MatmulNode) and "c" in node.places and node.options["alpha"] is not None
+    assert sum("c" in n.places for n in plans[1].nodes if isinstance(n, MatmulNode)) == 1
 
 
 REDUCTIONS = ("sum", "max", "min", "mean", "prod", "logsumexp", "any", "all")

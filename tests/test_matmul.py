@@ -90,6 +90,26 @@ def test_addmm():
     same_as_mlx(lambda m, c, a, b: m.addmm(c, a, b), c, a, b, case="batch", scale=40)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_with_products(dtype):
+    for left, right in [
+        ((4, 5), (5, 3)),
+        ((2, 4, 5), (5, 3)),
+        ((2, 4, 5), (2, 5, 3)),
+        ((1, 5), (5, 3)),
+        ((33, 65), (65, 17)),
+    ]:
+        a, b = samples(dtype, left, seed=1, domain="small"), samples(dtype, right, seed=2, domain="small")
+        product = _exact(a) @ _exact(b)
+        for name, base, view in layouts(product.shape):
+            c = samples(dtype, base, seed=3, domain="small")
+            x, y, z = (to_module(mx, array) for array in (a, b, c))
+            case = (dtype, left, right, name)
+            tolerance = 2 * TOLERANCE[dtype]  # of two roundings
+            same_as_numpy(x @ y + view(z), product + view(_exact(c)), case=case, scale=40, tolerance=tolerance)
+            same_as_numpy(view(z) + x @ y, view(_exact(c)) + product, case=case, scale=40, tolerance=tolerance)
+
+
 def test_other_products():
     a, b = samples("float32", (3, 4), seed=1, domain="small"), samples("float32", (2, 4), seed=2, domain="small")
     c = samples("float32", (4, 2), seed=3, domain="small")

@@ -17,6 +17,14 @@ def test_driver_calls_of_generating_text(tmp_path: pathlib.Path) -> None:
     run_suite("decode_suite", tmp_path)
 
 
+def test_sums_with_products(tmp_path: pathlib.Path) -> None:
+    run_suite("product_suite", tmp_path)
+
+
+def test_choice_of_algorithms(tmp_path: pathlib.Path) -> None:
+    run_suite("algorithms_suite", tmp_path)
+
+
 def test_runtime_where_a_stream_cannot_write_values(tmp_path: pathlib.Path) -> None:
     for name in ("suite", "arguments_suite"):
         run_suite(name, tmp_path, "WITHOUT_STREAM_VALUES")

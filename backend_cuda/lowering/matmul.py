@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..kernels import matvec as kernels
 from ..kernels.codegen import Instruction
 from ..kernels.kernel import KernelSource
+from ..kernels.ops import FLOATS
 from .analysis import Analysis, Dims, dim_rule
 from .builder import Builder, Operand, lowers
 from .elementwise import ProgramWriter, collapse
@@ -183,8 +184,29 @@ def _broadcast_copy(b: Builder, j: int, view: View, batch_dims: Dims) -> View:
     return target
 
 
-def emit_product(b: Builder, product: Product, out: View, covers: Sequence[int], label: str) -> None:
-    """The product by cuBLASLt."""
+def emit_product(
+    b: Builder,
+    product: Product,
+    out: View,
+    covers: Sequence[int],
+    label: str,
+    *,
+    addend: View | None = None,
+    factors: tuple[int | None, int | None] = (None, None),
+    outputs: Mapping[int, View] | None = None,
+) -> None:
+    """The product by cuBLASLt.
+
+    Args:
+        b: the builder.
+        product: how it is computed.
+        out: where to.
+        covers: the tape nodes that it completes.
+        label: for errors.
+        addend: what is added to it, row-major and of the dims of `out`.
+        factors: scalar slots of what the product and the addend are multiplied by; None: 1.
+        outputs: the memory of tape nodes that is written; `out` for all that are covered, by default.
+    """
     node = MatmulNode(label, tuple(covers))
     node.places = {"a": product.a.view, "b": product.b.view, "d": out}
     sizes: dict[str, IntLike] = {
@@ -196,11 +218,14 @@ def emit_product(b: Builder, product: Product, out: View, covers: Sequence[int],
     node.sizes = sizes
     node.options = {
         "trans_a": int(product.a.transposed), "trans_b": int(product.b.transposed), "dtype": out.dtype,
-        "alpha": None, "beta": None, "c": None,
+        "alpha": factors[0], "beta": factors[1],
     }  # fmt: skip
+    if addend is not None:
+        node.places["c"] = addend
+        node.sizes |= {"ldc": product.ldd, "batch_stride_c": product.batch_stride_d}
     node.reads = [product.a.view.buffer, product.b.view.buffer]
     node.writes = [out.buffer]
-    node.outputs = {i: out for i in covers}
+    node.outputs = {i: out for i in covers} if outputs is None else dict(outputs)
     b.emit(node)
 
 
@@ -235,9 +260,13 @@ def multiply(b: Builder, left: int, right: int, out: View, covers: Sequence[int]
     if covers and is_stored_transposed(b.analysis, covers[0]):
         emit_product(b, product.transposed(), out, covers, label)
         return
-    if product.m.const == 1 and matvec(b, product, out, covers, label):
-        return
-    emit_product(b, product, out, covers, label)
+    emit(b, product, out, covers, label)
+
+
+def emit(b: Builder, product: Product, out: View, covers: Sequence[int], label: str) -> None:
+    """The product by whichever kernel is for it."""
+    if product.m.const != 1 or not matvec(b, product, out, covers, label):
+        emit_product(b, product, out, covers, label)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -287,11 +316,26 @@ def scaled_sum(writer: ProgramWriter, i: int, product: int) -> int:
     return writer.instruction(("op", "add", (), (scaled, added), (dtype, dtype), dtype))
 
 
+def _is_matrix_like(b: Builder, c: int, i: int) -> bool:
+    """Whether array c is as cuBLASLt can add it to the product i: of its dims, row-major."""
+    if b.dtype(i) not in FLOATS or b.tape_nodes[c].role == "scalar" or b.dims(c) != b.dims(i):
+        return False
+    return b.is_contiguous(b.value(c))
+
+
 @lowers("addmm")
 def _addmm(b: Builder, i: int) -> None:
-    _, left, right = b.tape_nodes[i].inputs
+    node = b.tape_nodes[i]
+    c, left, right = node.inputs
     dtype = b.dtype(i)
     out = b.result(i)
+    if _is_matrix_like(b, c, i) and not b.analysis.is_empty(left):
+        planned = plan_product(b, left, right, out)
+        if planned.m.const != 1:
+            # As in BLAS, nothing of c is read if beta is zero.
+            slots = (node.scalar_slot, node.scalar_slot + 1)
+            emit_product(b, planned, out, (i,), b.label((i,)), addend=b.read(c), factors=slots)
+            return
     product = b.new(b.dims(i), dtype)
     if b.analysis.is_empty(left):
         _fill_zero(b, product, ())

@@ -7,7 +7,10 @@
 #include <cstring>
 #include <optional>
 
+#include "backend_cuda/runtime/algorithm_choice.h"
+#include "backend_cuda/runtime/algorithm_file.h"
 #include "backend_cuda/runtime/api.h"
+#include "backend_cuda/runtime/cublaslt.h"
 #include "backend_cuda/runtime/errors.h"
 #include "backend_cuda/runtime/matmul.h"
 #include "backend_cuda/runtime/memory.h"
@@ -28,7 +31,9 @@ constexpr const char* kDoc = R"(The CUDA runtime: device memory, plans, and thei
 
 Importing needs no driver; `initialize()` does. Errors of the driver are RuntimeError.
 
-    def initialize(cublaslt_path: str | None = None) -> None   # RuntimeError says what is missing; twice is harmless
+    def initialize(cublaslt_path: str | None = None, algorithms_directory: str | None = None) -> None
+                                   # RuntimeError says what is missing; twice is harmless. Which algorithm of cuBLASLt's
+                                   # is fastest for large products is kept in the directory; None: for the process
     def device_info() -> dict      # name, compute_capability (major, minor), multiprocessors, l2_bytes, total_memory,
                                    # driver_version, max_shared_per_block, max_threads_per_multiprocessor,
                                    # memory_bandwidth (bytes a second by clock and width, 0 if unknown)
@@ -116,6 +121,7 @@ nb::dict memory_info_dict() {
 
 std::int64_t live_plans = 0;
 KeyCacheCounters matmul_baseline;
+ChoiceCounters choice_baseline;
 
 nb::dict counters_dict() {
     nb::dict d;
@@ -130,6 +136,10 @@ nb::dict counters_dict() {
     d["matmul_misses"] = matmul.misses - matmul_baseline.misses;
     d["matmul_builds"] = matmul.builds - matmul_baseline.builds;
     d["matmul_evictions"] = matmul.evictions - matmul_baseline.evictions;
+    d["matmul_measured"] = choice_counters.measured - choice_baseline.measured;
+    d["matmul_from_disk"] = choice_counters.from_disk - choice_baseline.from_disk;
+    d["matmul_unmeasured"] = choice_counters.unmeasured - choice_baseline.unmeasured;
+    d["matmul_measuring_us"] = choice_counters.microseconds - choice_baseline.microseconds;
     return d;
 }
 
@@ -157,6 +167,7 @@ void reset_counters() {
     MLXLITE_COUNTERS(MLXLITE_ZERO)
 #undef MLXLITE_ZERO
     matmul_baseline = matmul_counters();
+    choice_baseline = choice_counters;
 }
 
 // Fills the stack with `value` before a key is built on it, so that padding would show in the key's hash.
@@ -211,11 +222,12 @@ NB_MODULE(_runtime, m) {
 
     m.def(
         "initialize",
-        [](std::optional<std::string> cublaslt_path) {
-            if (cublaslt_path) set_cublaslt_path(cublaslt_path->c_str());
+        [](std::optional<std::string> cublaslt_path, std::optional<std::string> algorithms_directory) {
+            if (cublaslt_path) lt::set_path(cublaslt_path->c_str());
+            if (algorithms_directory) set_algorithms_directory(*algorithms_directory);
             initialize();
         },
-        "cublaslt_path"_a = nb::none());
+        "cublaslt_path"_a = nb::none(), "algorithms_directory"_a = nb::none());
     m.def("device_info", device_info_dict);
 
     nb::class_<Function>(m, "Function")
@@ -272,7 +284,7 @@ NB_MODULE(_runtime, m) {
     m.def("measure", [](const std::string& what) { set_measuring(measuring_named(what)); }, "what"_a);
     m.def("measured", measured_list);
     m.def("size_class", size_class, "nbytes"_a);
-    m.def("cublaslt_version", cublaslt_version, "0 until a matmul has loaded it.");
+    m.def("cublaslt_version", lt::version, "0 until a matmul has loaded it.");
 
     m.attr("_bytes_key_fields") = kKeyFields;
     m.def(

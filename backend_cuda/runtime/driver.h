@@ -99,6 +99,7 @@ struct Entry<CUresult(P...)> {
     X(cuMemcpyHtoDAsync)                  \
     X(cuMemcpyDtoH)                       \
     X(cuMemcpyDtoHAsync)                  \
+    X(cuMemcpyDtoDAsync)                  \
     X(cuStreamCreate)                     \
     X(cuStreamSynchronize)                \
     X(cuStreamQuery)                      \

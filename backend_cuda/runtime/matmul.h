@@ -51,16 +51,16 @@ struct MatmulCall {
 };
 static_assert(std::has_unique_object_representations_v<MatmulCall>);
 
+std::size_t itemsize_of(MatmulDtype dtype);
 std::uint32_t alignment_of(CUdeviceptr address);  // a power of two, at most 16
 
-void set_cublaslt_path(const char* path);  // before the first matmul; otherwise the loader's search finds it
-void set_tf32(bool allowed);               // float32 products on tensor cores; on unless MLX_ENABLE_TF32=0
+void set_tf32(bool allowed);  // float32 products on tensor cores; on unless MLX_ENABLE_TF32=0
 bool tf32();
 
-Graph capture_matmul(const MatmulCall& call);
+// `new_sizes`: the plan has been launched before, with other sizes. See algorithm_choice.h.
+Graph capture_matmul(const MatmulCall& call, bool new_sizes);
 
 const KeyCacheCounters& matmul_counters();
 std::size_t matmul_cache_size();
-std::int64_t cublaslt_version();  // 0 while it is not loaded
 
 }  // namespace mlxlite::cuda

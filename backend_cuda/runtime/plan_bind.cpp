@@ -181,7 +181,7 @@ CUgraph Plan::child_graph(const PlanNode& node, const std::uint64_t* words, Grap
     if (auto* library = std::get_if<LibraryWork>(&node.work)) return call_library(*library, words);
     MatmulCall call;
     std::memcpy(&call, words, sizeof call);
-    *owner = capture_matmul(call);
+    *owner = capture_matmul(call, clock_ > 0);
     return owner->get();
 }
 

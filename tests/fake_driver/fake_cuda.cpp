@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <complex>
 #include <cstdint>
 #include <cstdlib>
@@ -15,6 +16,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -71,6 +73,12 @@ int timed_events = 0;
 std::map<CUdeviceptr, std::size_t> blocks;
 long lt_workspace = 0;
 std::set<std::uintptr_t> scratch_seen;
+// Of cuBLASLt's algorithms, in the heuristic's order: us that one takes on the device, negative if it cannot be launched.
+std::vector<double> lt_times = {100};
+long lt_version = 130000, lt_refused = -1;  // an algorithm that the check refuses
+bool lt_computes = true;                    // else captured products do nothing
+int lt_captured = -1, lt_launched = 0;      // the algorithm captured last; products launched, not captured
+long lt_host_us = 0;                        // of the host, for each of those
 
 void note(const std::string& word) {
     if (journal_on) journal += journal.empty() ? word : " " + word;
@@ -238,6 +246,13 @@ EXPORT void fake_break(int on) { broken = on; }
 EXPORT void fake_child_nodes(long n) { child_nodes = n; }
 EXPORT void fake_child_kernel(long number) { child_kernel = number; }
 EXPORT void fake_lt_workspace(long nbytes) { lt_workspace = nbytes; }
+EXPORT void fake_lt_times(const double* times, long n) { lt_times.assign(times, times + n); }
+EXPORT void fake_lt_version(long version) { lt_version = version; }
+EXPORT void fake_lt_refuse(long algorithm) { lt_refused = algorithm; }
+EXPORT void fake_lt_computes(int on) { lt_computes = on; }
+EXPORT void fake_lt_host_us(long us) { lt_host_us = us; }
+EXPORT int fake_lt_captured() { return lt_captured; }
+EXPORT int fake_lt_launched() { return lt_launched; }
 EXPORT void fake_journal(int on) {
     journal_on = on;
     if (on) journal.clear();
@@ -369,6 +384,10 @@ EXPORT CUresult cuMemcpyDtoHAsync(void* d, CUdeviceptr s, std::size_t n, CUstrea
 }
 EXPORT CUresult cuMemcpyDtoH(void* d, CUdeviceptr s, std::size_t n) {
     std::memcpy(d, reinterpret_cast<void*>(s), n);
+    OK;
+}
+EXPORT CUresult cuMemcpyDtoDAsync(CUdeviceptr d, CUdeviceptr s, std::size_t n, CUstream) {
+    std::memcpy(reinterpret_cast<void*>(d), reinterpret_cast<void*>(s), n);
     OK;
 }
 EXPORT CUresult cuStreamWriteValue64(CUstream, CUdeviceptr target, cuuint64_t value, unsigned) {
@@ -527,7 +546,7 @@ EXPORT int cublasLtCreate(void** h) {
     *h = reinterpret_cast<void*>(8);
     return 0;
 }
-EXPORT std::size_t cublasLtGetVersion() { return 130000; }
+EXPORT std::size_t cublasLtGetVersion() { return static_cast<std::size_t>(lt_version); }
 EXPORT int cublasLtMatmulDescCreate(Desc** d, int compute, int) {
     *d = new Desc{compute};
     return 0;
@@ -570,11 +589,21 @@ EXPORT int cublasLtMatmulPreferenceDestroy(void* p) {
 EXPORT int cublasLtMatmulPreferenceSetAttribute(void*, int attribute, const void*, std::size_t n) {
     return n == (attribute == 1 ? 8u : 4u) ? 0 : 7;
 }
-EXPORT int cublasLtMatmulAlgoGetHeuristic(void*, Desc*, Layout*, Layout*, Layout*, Layout*, void*, int, Heuristic* h,
-                                          int* found) {
+EXPORT int cublasLtMatmulAlgoGetHeuristic(void*, Desc*, Layout*, Layout*, Layout*, Layout*, void*, int wanted,
+                                          Heuristic* h, int* found) {
+    *found = std::min(wanted, static_cast<int>(lt_times.size()));
+    for (int i = 0; i < *found; ++i) {
+        h[i] = {};
+        h[i].algo[0] = static_cast<std::uint64_t>(i);
+        h[i].workspace = static_cast<std::size_t>(lt_workspace);
+    }
+    return 0;
+}
+EXPORT int cublasLtMatmulAlgoCheck(void*, Desc*, Layout*, Layout*, Layout*, Layout*, const std::uint64_t* algo,
+                                   Heuristic* h) {
+    if (static_cast<long>(algo[0]) == lt_refused) return 15;
     *h = {};
     h->workspace = static_cast<std::size_t>(lt_workspace);
-    *found = 1;
     return 0;
 }
 
@@ -602,9 +631,17 @@ static std::function<void()> product(Desc d, T alpha, const T* a, Layout la, con
 }
 
 EXPORT int cublasLtMatmul(void*, Desc* d, const void* alpha, const void* a, Layout* la, const void* b, Layout* lb,
-                          const void* beta, const void* c, Layout* lc, void* out, Layout* ld, const void*,
-                          void* scratch, std::size_t scratch_bytes, CUstream stream) {
-    if (!stream->capturing) return 7;
+                          const void* beta, const void* c, Layout* lc, void* out, Layout* ld,
+                          const std::uint64_t* algo, void* scratch, std::size_t scratch_bytes, CUstream stream) {
+    double time = lt_times.at(algo[0]);
+    if (time < 0) return 15;
+    if (!stream->capturing) {  // it computes nothing: its operands are nobody's
+        ++lt_launched;
+        std::this_thread::sleep_for(std::chrono::microseconds(lt_host_us));
+        device_clock += time;
+        return 0;
+    }
+    lt_captured = static_cast<int>(algo[0]);
     if (scratch_bytes) scratch_seen.insert(reinterpret_cast<std::uintptr_t>(scratch));
     CUgraphNode node = add(stream->capturing, nullptr, 0);
     auto make = [&](auto zero) {
@@ -612,6 +649,9 @@ EXPORT int cublasLtMatmul(void*, Desc* d, const void* alpha, const void* a, Layo
         return product<T>(*d, *static_cast<const T*>(alpha), static_cast<const T*>(a), *la, static_cast<const T*>(b),
                           *lb, *static_cast<const T*>(beta), static_cast<const T*>(c), *lc, static_cast<T*>(out), *ld);
     };
-    node->host = d->compute == 70 ? make(0.0) : make(0.0f);
+    if (lt_computes)
+        node->host = d->compute == 70 ? make(0.0) : make(0.0f);
+    else
+        node->host = [] {};
     return 0;
 }
