@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not ins
 NUMPY = {d: np.dtype(ml_dtypes.bfloat16 if d == "bfloat16" else d) for d in DTYPES}
 TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2, "float32": 4e-6, "float64": 1e-13, "complex64": 1e-4}
 MLX_NAME = {"rint": "round"}
+MLX_CALL = {"cube": lambda a: mx.power(a, 3)}
 # MLX refuses these for complex numbers; NumPy answers.
 COMPLEX = {"expm1": np.expm1, "sigmoid": lambda z: (1 / (1 + np.exp(-z))).astype(z.dtype)}
 
@@ -94,7 +95,7 @@ def built():
 def test_primitive_matches_mlx(built, name, dtypes):
     n = 203
     arrays = [samples(d, n, 3 * k + len(name)) for k, d in enumerate(dtypes)]
-    function = getattr(mx, MLX_NAME.get(name, name))
+    function = MLX_CALL.get(name) or getattr(mx, MLX_NAME.get(name, name))
     if name in ("left_shift", "right_shift"):
         arrays[1] = np.abs(arrays[1].astype(np.int64) % 8).astype(arrays[1].dtype)  # further is undefined in C
     if name == "floor_divide" and "float" in dtypes[0]:
