@@ -75,7 +75,7 @@ def _loop(
 
     lines = [f"Pack<{storage(o.dtype)}, {width}> o{j};" for j, o in enumerate(outputs)]
     lines += ["#pragma unroll", f"for (int j = 0; j < {width}; ++j) {{"]
-    lines += ["    " + line for line in emit(program, operands, lambda i: f"a{i}.v[j]", coordinate)]
+    lines += ["    " + line for line in emit(program, operands, lambda i: f"element(a{i}, j)", coordinate)]
     lines += [f"    o{j}.v[j] = {store_expression(o.register, program, o)};" for j, o in enumerate(outputs)]
     return [*lines, "}"]
 

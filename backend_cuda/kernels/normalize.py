@@ -86,7 +86,7 @@ def generate_rms_norm(dtype: str, weight_dtype: str | None, variant: Variant) ->
     """
     vectors = [weight_dtype] if weight_dtype else []
     _check("rms_norm", [dtype, *vectors], FLOATS)
-    scaled = "x * inverse" + (" * C(to_compute(w.v[j]))" if weight_dtype else "")
+    scaled = "x * inverse" + (" * C(to_compute(element(w, j)))" if weight_dtype else "")
     body = [
         "C total = 0;",
         "row.for_elements([&](C& x, bool) { total += x * x; });",
@@ -117,8 +117,8 @@ def generate_layer_norm(dtype: str, weight_dtype: str | None, bias_dtype: str | 
     _check("layer_norm", [dtype, *vectors], FLOATS)
     names = [name for name, d in (("w", weight_dtype), ("b", bias_dtype)) if d]
     scaled = "(x - mean) * inverse"
-    scaled += " * C(to_compute(w.v[j]))" if weight_dtype else ""
-    scaled += " + C(to_compute(b.v[j]))" if bias_dtype else ""
+    scaled += " * C(to_compute(element(w, j)))" if weight_dtype else ""
+    scaled += " + C(to_compute(element(b, j)))" if bias_dtype else ""
     body = [
         "C total = 0;",
         "row.for_elements([&](C& x, bool) { total += x; });",

@@ -36,7 +36,7 @@ struct RowPart {
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) {
 #pragma unroll
-            for (int j = 0; j < kWidth; ++j) v[u][j] = to_compute(raw.packs[u].v[j]);
+            for (int j = 0; j < kWidth; ++j) v[u][j] = to_compute(element(raw.packs[u], j));
         }
     }
     // f(a, b, ...) for the elements that rows have at the same place.

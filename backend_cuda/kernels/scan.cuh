@@ -77,7 +77,7 @@ DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State first_state) {
 #pragma unroll
         for (int k = 0; k < kWidth; ++k) {
             const int j = kReverse ? kWidth - 1 - k : k;
-            if (j >= here.from && j < here.to) Op::push(total, cast<E>(to_compute(x.v[j])), 0);
+            if (j >= here.from && j < here.to) Op::push(total, cast<E>(to_compute(element(x, j))), 0);
         }
         State running = carry;
         Op::merge(running, scan_team<Op, kTeam>(total, memory[parity]));
@@ -89,7 +89,7 @@ DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State first_state) {
         for (int k = 0; k < kWidth; ++k) {
             const int j = kReverse ? kWidth - 1 - k : k;
             if (!kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(running)));
-            if (j >= here.from && j < here.to) Op::push(running, cast<E>(to_compute(x.v[j])), 0);
+            if (j >= here.from && j < here.to) Op::push(running, cast<E>(to_compute(element(x, j))), 0);
             if (kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(running)));
         }
         store_range<kWidth>(q + here.start, out, here.from, here.to);
