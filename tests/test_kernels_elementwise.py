@@ -215,6 +215,35 @@ def test_strided_operands():
         np.testing.assert_array_equal(greater, expected > np.float32(0.7))
 
 
+@pytest.mark.parametrize("columns", [1, 7, 8, 9, 40])
+def test_the_width_is_that_of_what_is_not_broadcast(columns):
+    """(x - y) as bfloat16 where two indices are not equal; y and an index are of a row, the other is of a column."""
+    h, f = "bfloat16", "float32"
+    program = [
+        ("load", 0),
+        ("op", "astype", (), (0,), (h,), f),
+        ("load", 1),
+        ("op", "subtract", (), (1, 2), (f, f), f),
+        ("load", 2),
+        ("load", 3),
+        ("op", "equal", (), (4, 5), ("int32", "int32"), "bool"),
+        ("scalar", 0, f),
+        ("op", "where", (), (6, 7, 3), ("bool", f, f), f),
+        ("op", "astype", (), (8,), (f,), h),
+    ]
+    operands = [Operand(h), Operand(f, (1, 0)), Operand("int32", (0, 1)), Operand("int32", (1, 0))]
+    kernel = generate(program, 2, operands, [Output(9, h)])
+    assert "load_pack<8>" in kernel.source
+    rng = np.random.default_rng(columns)
+    x = rng.normal(size=(6, columns)).astype(NUMPY[h])
+    y = np.broadcast_to(rng.normal(size=(6, 1)).astype(np.float32), x.shape)
+    across = np.broadcast_to(np.arange(columns, dtype=np.int32), x.shape)
+    down = np.broadcast_to(rng.integers(0, columns, (6, 1), np.int32), x.shape)
+    (found,) = emulator.run(kernel, x.shape, [x, y, across, down], [(x.shape, NUMPY[h])], scalars={0: 2.5})
+    want = np.where(across == down, np.float32(2.5), x.astype(np.float32) - y).astype(NUMPY[h])
+    np.testing.assert_array_equal(found.astype(np.float32), want.astype(np.float32))
+
+
 @pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 1023, 1024, 1025, 5000])
 @pytest.mark.parametrize("misalign", [0, 1])
 def test_lengths_and_alignments_of_the_flat_kernel(n, misalign):

@@ -257,6 +257,9 @@ def emit(
 
 def store_expression(register: int, program: Sequence[Instruction], output: Output, prefix: str = "r") -> str:
     """A register as it is stored in an output. Its dtype must be the output's."""
+    instruction = program[register]
+    if instruction[:2] == ("op", "astype") and instruction[4] == ("float32",) and compute(output.dtype) == "f32":
+        (register,) = instruction[3]  # rounded by being stored
     return f"from_compute<{storage(output.dtype)}>({prefix}{register})"
 
 
