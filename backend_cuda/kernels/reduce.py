@@ -362,17 +362,28 @@ def _rows_kernel(r: _Reduction, variant: str) -> KernelSource:
         body.append("const i64 begin = 0, end = total;")
 
     load = ["i64 rest = min_i64(first + u * kTeam, end - 1);", "const bool wanted = first + u * kTeam < end;"]
-    if inner:
-        if outer:
-            load.append(f"c{last}[u] = take_coordinate(rest, packs) * {width};")
-            load += [f"c{d}[u] = take_coordinate(rest, d{d});" for d in reversed(outer[1:])]
-            load.append(f"c{outer[0]}[u] = rest;")
-        else:
-            load.append(f"c{last}[u] = rest * {width};")
+    ahead = []
+    if inner and not outer:
+        # Packs follow one another: what needs 64 bits is computed once for those in flight.
+        before = "before" if leader is not None else "0"
+        body.append(f"const i64 limit = min_i64(d{last}, end * {width} - {before});")
+        ahead = [
+            f"const i64 start = first * {width} - {before};",
+            f"const int left = int(min_i64(limit - start, kTeam * kUnroll * {width}));",
+        ]
+        load = [
+            f"const int past = u * kTeam * {width};",
+            f"c{last}[u] = start + past;",
+            "from[u] = u == 0 && start < 0 ? int(-start) : 0;",
+            f"to[u] = left - past < {width} ? left - past : {width};",
+        ]
+    elif inner:
+        load.append(f"c{last}[u] = take_coordinate(rest, packs) * {width};")
+        load += [f"c{d}[u] = take_coordinate(rest, d{d});" for d in reversed(outer[1:])]
+        load.append(f"c{outer[0]}[u] = rest;")
         if leader is not None:
-            if outer:
-                start = r.positions()[leader].replace(f"c{last}[u]", "0")
-                load.append(f"const int before = elements_past_boundary<{width}>(p{leader} + ({start}));")
+            start = r.positions()[leader].replace(f"c{last}[u]", "0")
+            load.append(f"const int before = elements_past_boundary<{width}>(p{leader} + ({start}));")
             load.append(f"c{last}[u] -= before;")
         load += [
             f"from[u] = c{last}[u] < 0 ? int(-c{last}[u]) : 0;",
@@ -399,6 +410,7 @@ def _rows_kernel(r: _Reduction, variant: str) -> KernelSource:
         *(f"    i64 c{d}[kUnroll];" for d in reduced),
         "    int from[kUnroll], to[kUnroll];",
         *("    " + _pack_declaration(i, o, width) for i, o in enumerate(r.operands)),
+        *("    " + line for line in ahead),
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
         *("        " + line for line in load),
