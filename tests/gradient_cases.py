@@ -104,6 +104,8 @@ CASES |= {
     "multiply": two("multiply"),
     "divide": two("divide", "nonzero"),
     "power": two("power", ["positive", "unit"]),
+    "cube": Case(lambda m, a: a**3, [(2, 3)], primitive="cube"),
+    "square by a power": Case(lambda m, a: m.power(a, 2.0), [(2, 3)]),
     "remainder": two("remainder", "positive"),
     "floor_divide": two("floor_divide", "positive"),
     "maximum": two("maximum"),

@@ -20,7 +20,7 @@ from .differential import (
     samples,
     to_module,
 )
-from .module_under_test import mx
+from .module_under_test import IS_MLX, mx
 
 SHAPES = [(), (0,), (1,), (7,), (33,), (3, 4), (2, 0, 3), (2, 3, 5)]
 
@@ -190,6 +190,29 @@ def test_binary_of_every_dtype_is_mlx(name):
             a, b = samples(dtype, left, seed=1, domain=domain), samples(dtype, right, seed=2, domain=domain)
             case = (name, dtype, left, right)
             same_as_mlx(lambda m, a, b: getattr(m, name)(a, b), a, b, case=case, tolerance=_tolerance(name, dtype))
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 4, -1, 2.0, 3.0, True])
+def test_powers_by_a_number_are_mlx(exponent):
+    for dtype in DTYPES:
+        if (dtype == "bool" and exponent is True) or (dtype[0] == "u" and exponent == -1):
+            continue  # the first is tested among binary functions; -1 does not fit the others
+        a = samples(dtype, (3, 14), domain="small" if exponent in (2, 3) else "positive")
+        same_as_mlx(lambda m, a: a**exponent, a, case=(dtype, exponent))
+        same_as_mlx(lambda m, a: m.power(a, exponent), a, case=(dtype, exponent))
+
+
+def test_squares_and_cubes_are_recorded_as_products():
+    if IS_MLX:
+        pytest.skip("asks what is recorded")
+    a = to_module(mx, samples("float32", (3,)))
+
+    def recorded(x):
+        (plan,) = mx.explain(x).plans
+        return [op.name for node in plan.nodes for op in node.ops]
+
+    assert [recorded(a**k) for k in (2, 3, 3.0, 4)] == [["square"], ["cube"], ["cube"], ["power"]]
+    assert "power" in recorded(a.astype(mx.int32) ** 2)
 
 
 @pytest.mark.parametrize("name", [n for n in BINARY if n != "divmod"])

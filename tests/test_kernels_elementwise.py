@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not ins
 NUMPY = {d: np.dtype(ml_dtypes.bfloat16 if d == "bfloat16" else d) for d in DTYPES}
 TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2, "float32": 4e-6, "float64": 1e-13, "complex64": 1e-4}
 MLX_NAME = {"rint": "round"}
+MLX_CALL = {"cube": lambda a: mx.power(a, 3)}
 # MLX refuses these for complex numbers; NumPy answers.
 COMPLEX = {"expm1": np.expm1, "sigmoid": lambda z: (1 / (1 + np.exp(-z))).astype(z.dtype)}
 
@@ -94,7 +95,7 @@ def built():
 def test_primitive_matches_mlx(built, name, dtypes):
     n = 203
     arrays = [samples(d, n, 3 * k + len(name)) for k, d in enumerate(dtypes)]
-    function = getattr(mx, MLX_NAME.get(name, name))
+    function = MLX_CALL.get(name) or getattr(mx, MLX_NAME.get(name, name))
     if name in ("left_shift", "right_shift"):
         arrays[1] = np.abs(arrays[1].astype(np.int64) % 8).astype(arrays[1].dtype)  # further is undefined in C
     if name == "floor_divide" and "float" in dtypes[0]:
@@ -212,6 +213,35 @@ def test_strided_operands():
         expected = (x + y) * np.float32(0.7)
         np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(greater, expected > np.float32(0.7))
+
+
+@pytest.mark.parametrize("columns", [1, 7, 8, 9, 40])
+def test_the_width_is_that_of_what_is_not_broadcast(columns):
+    """(x - y) as bfloat16 where two indices are not equal; y and an index are of a row, the other is of a column."""
+    h, f = "bfloat16", "float32"
+    program = [
+        ("load", 0),
+        ("op", "astype", (), (0,), (h,), f),
+        ("load", 1),
+        ("op", "subtract", (), (1, 2), (f, f), f),
+        ("load", 2),
+        ("load", 3),
+        ("op", "equal", (), (4, 5), ("int32", "int32"), "bool"),
+        ("scalar", 0, f),
+        ("op", "where", (), (6, 7, 3), ("bool", f, f), f),
+        ("op", "astype", (), (8,), (f,), h),
+    ]
+    operands = [Operand(h), Operand(f, (1, 0)), Operand("int32", (0, 1)), Operand("int32", (1, 0))]
+    kernel = generate(program, 2, operands, [Output(9, h)])
+    assert "load_pack<8>" in kernel.source
+    rng = np.random.default_rng(columns)
+    x = rng.normal(size=(6, columns)).astype(NUMPY[h])
+    y = np.broadcast_to(rng.normal(size=(6, 1)).astype(np.float32), x.shape)
+    across = np.broadcast_to(np.arange(columns, dtype=np.int32), x.shape)
+    down = np.broadcast_to(rng.integers(0, columns, (6, 1), np.int32), x.shape)
+    (found,) = emulator.run(kernel, x.shape, [x, y, across, down], [(x.shape, NUMPY[h])], scalars={0: 2.5})
+    want = np.where(across == down, np.float32(2.5), x.astype(np.float32) - y).astype(NUMPY[h])
+    np.testing.assert_array_equal(found.astype(np.float32), want.astype(np.float32))
 
 
 @pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 1023, 1024, 1025, 5000])

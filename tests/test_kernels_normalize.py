@@ -15,11 +15,12 @@ pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not ins
 
 TOLERANCE = {"bfloat16": 2**-8, "float16": 2**-10, "float32": 3e-6, "float64": 1e-14, "complex64": 5e-6}
 FLOATS = ("bfloat16", "float16", "float32", "float64")
-VARIANTS = ("short", "warp", "small", "block", "long")
-# Short rows; rows that begin anywhere; and, for the last two, rows that do not fit into registers.
+VARIANTS = ("short", "warp", "wide_warp", "small", "block", "long")
+# Short rows; rows that begin anywhere; and last, rows that do not fit into registers.
 SHAPES = {
     "short": [(1, 1), (70, 8), (3, 130), (5, 37), (2, 300)],
     "warp": [(1, 1), (9, 64), (3, 333), (2, 1030), (2, 2049)],
+    "wide_warp": [(1, 1), (9, 768), (3, 1001), (2, 1030)],
     "small": [(1, 1), (2, 576), (2, 2001), (1, 4105)],
     "block": [(1, 1), (2, 576), (2, 2005), (1, 8205)],
     "long": [(1, 3), (2, 4096), (1, 16401)],

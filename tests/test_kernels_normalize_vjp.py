@@ -43,6 +43,7 @@ def gradients(name, x, w, c):
         ("float32", 5, 1100, "xw"),
         ("bfloat16", 2, 4100, "xw"),
         ("float32", 4, 10, "no weight"),
+        ("bfloat16", 300, 1040, "xw"),  # more rows than blocks
     ],
 )
 def test_gradients(name, dtype, rows, features, wanted):

@@ -100,6 +100,7 @@ def _layout_cases():
 SPECIAL_OPS = ("max", "min", "argmax", "argmin", "logsumexp", "any", "all")
 LONG = [("r", "split", (30_011,)), ("kr", "split", (2, 9_001)), ("rk", "column", (999, 9))]
 EMPTY = [("kr", "warp"), ("kr", "block"), ("r", "split"), ("rk", "column")]
+LOGSUMEXP_OF_PACKS = list(itertools.product(("team", "block"), ("bfloat16", "float32", "float64")))
 EMPTY_OPS = ("sum", "prod", "any", "all", "logsumexp")
 
 
@@ -108,6 +109,7 @@ def _other_cases():
         yield from (simple(op, "float16", variant, kinds) for kinds, variant, _ in LONG)
     yield from (simple(op, "float32", variant, "kr") for op in SPECIAL_OPS for variant in ROW_VARIANTS)
     yield from (simple(op, "float32", variant, kinds) for op in EMPTY_OPS for kinds, variant in EMPTY)
+    yield from (simple("logsumexp", dtype, variant, "kr") for variant, dtype in LOGSUMEXP_OF_PACKS)
     yield simple("sum", "int64", "warp", "kr")
     yield simple("sum", "int32", "block", "kr")
     yield NARROWING
@@ -184,6 +186,26 @@ def test_special_values(variant):
         want = expected(op, a, (1,), out)
         (found,) = emulator.run(simple(op, "float32", variant, "kr"), a.shape, [a], [((5,), NUMPY[out])])
         assert_close(found, want, out, (op, variant))
+
+
+def test_logsumexp_of_extremes_wherever_they_are():
+    """A NaN anywhere gives NaN, else an infinity gives infinity; the rest is as in double precision."""
+    rng = np.random.default_rng(0)
+    for variant, dtype in LOGSUMEXP_OF_PACKS:
+        most = np.float64(np.finfo(np.float32).max if dtype != "float64" else np.finfo(np.float64).max)
+        a = rng.normal(size=(9, 700)) * 30
+        a[1:, rng.integers(0, 700, 50)] = -np.inf
+        for row, value in ((2, np.inf), (3, np.nan), (4, -most), (5, most / 2), (8, np.inf)):
+            a[row, rng.integers(0, 700)] = value
+        a[6], a[7], a[8, 17] = -np.inf, -most, np.nan
+        a = a.astype(NUMPY[dtype])
+        wide = a.astype(np.longdouble)
+        with np.errstate(all="ignore"):
+            greatest = np.where(np.isfinite(wide.max(1)), wide.max(1), 0)
+            want = np.log(np.sum(np.exp(wide - greatest[:, None]), 1)) + greatest
+        kernel = simple("logsumexp", dtype, variant, "kr")
+        (found,) = emulator.run(kernel, a.shape, [a], [((9,), NUMPY[dtype])], misalign=1)
+        assert_close(found, want.astype(np.float64), dtype, (variant, dtype))
 
 
 @pytest.mark.parametrize("kinds,variant", EMPTY)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from backend_cuda.kernels.ops import DTYPES, INEXACT
-from backend_cuda.kernels.scan import OPS, choose_variant, generate
+from backend_cuda.kernels.scan import OPS, choose_variant, generate, generate_columns
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not installed")
 
@@ -76,7 +76,24 @@ def _cases():
         yield "cumsum", "bfloat16", "bfloat16", reverse, inclusive, kernel
 
 
+def _column_cases():
+    choices = itertools.cycle(FLAGS)
+    for op in OPS:
+        for dtype in DTYPES:
+            if op == "logcumsumexp" and dtype not in INEXACT:
+                continue
+            reverse, inclusive = next(choices)
+            out = "int32" if op == "cumsum" and dtype == "bool" else dtype
+            kernel = generate_columns(op, dtype, out, reverse=reverse, inclusive=inclusive)
+            yield op, dtype, out, reverse, inclusive, kernel
+    for reverse, inclusive in FLAGS:
+        kernel = generate_columns("cumsum", "float32", "float32", reverse=reverse, inclusive=inclusive)
+        yield "cumsum", "float32", "float32", reverse, inclusive, kernel
+
+
 CASES = list(_cases())
+COLUMN_CASES = list(_column_cases())
+COLUMN_SHAPES = [(1, 1, 1), (2, 5, 33), (1, 300, 40), (3, 127, 7)]
 SPECIAL = ("cummax", "cummin", "logcumsumexp")
 
 
@@ -86,28 +103,50 @@ def special(op):
 
 @pytest.fixture(scope="module", autouse=True)
 def built():
-    emulator.build([case[-1] for case in CASES] + [special(op) for op in SPECIAL])
+    emulator.build([case[-1] for case in CASES + COLUMN_CASES] + [special(op) for op in SPECIAL])
+
+
+def to_scan(op, dtype, shape, seed):
+    """Samples whose products neither overflow nor vanish."""
+    a = samples(dtype, shape, seed)
+    if op == "cumprod" and dtype in INEXACT:
+        a = (a / np.maximum(np.abs(a), 0.5)).astype(a.dtype)
+        a = np.where(np.abs(a) < 0.9, a.dtype.type(1), a)
+    return a
+
+
+def assert_scanned(found, want, op, out):
+    if out not in INEXACT:
+        np.testing.assert_array_equal(found, want)
+        return
+    found = found.astype(np.complex128 if out == "complex64" else np.float64)
+    if op == "logcumsumexp" and out == "complex64":
+        found, want = np.exp(found), np.exp(want)  # an angle and the same one turned around are equal
+    scale = np.abs(want[np.isfinite(want)]).max(initial=1)
+    np.testing.assert_allclose(found, want, rtol=TOLERANCE[out], atol=TOLERANCE[out] * scale)
 
 
 @pytest.mark.parametrize("op,dtype,out,reverse,inclusive,kernel", CASES, ids=[case[-1].name for case in CASES])
 def test_scan(op, dtype, out, reverse, inclusive, kernel):
     for k, (rows, n) in enumerate([*SHAPES, (1, 5000)] if dtype == "bfloat16" and op == "cumsum" else SHAPES):
         for misalign in (0, 1):
-            a = samples(dtype, (rows, n + misalign), k).reshape(-1)[misalign * rows :].reshape(rows, n)
-            if op == "cumprod" and dtype in INEXACT:
-                a = (a / np.maximum(np.abs(a), 0.5)).astype(a.dtype)
-                a = np.where(np.abs(a) < 0.9, a.dtype.type(1), a)
+            a = to_scan(op, dtype, (rows, n + misalign), k).reshape(-1)[misalign * rows :].reshape(rows, n)
             want = expected(op, a, out, reverse, inclusive)
             (found,) = emulator.run(kernel, (rows, n), [a], [((rows, n), NUMPY[out])], misalign=misalign)
-            if out in INEXACT:
-                wide = np.complex128 if out == "complex64" else np.float64
-                found = found.astype(wide)
-                if op == "logcumsumexp" and out == "complex64":
-                    found, want = np.exp(found), np.exp(want)  # an angle and the same one turned around are equal
-                scale = np.abs(want[np.isfinite(want)]).max(initial=1)
-                np.testing.assert_allclose(found, want, rtol=TOLERANCE[out], atol=TOLERANCE[out] * scale)
-            else:
-                np.testing.assert_array_equal(found, want)
+            assert_scanned(found, want, op, out)
+
+
+@pytest.mark.parametrize(
+    "op,dtype,out,reverse,inclusive,kernel", COLUMN_CASES, ids=[case[-1].name for case in COLUMN_CASES]
+)
+def test_scan_of_columns(op, dtype, out, reverse, inclusive, kernel):
+    for k, shape in enumerate(COLUMN_SHAPES):
+        outer, n, inner = shape
+        a = to_scan(op, dtype, shape, k)
+        rows = expected(op, a.transpose(0, 2, 1).reshape(outer * inner, n), out, reverse, inclusive)
+        want = rows.reshape(outer, inner, n).transpose(0, 2, 1)
+        (found,) = emulator.run(kernel, shape, [a], [(shape, NUMPY[out])], misalign=k % 2)
+        assert_scanned(found, want, op, out)
 
 
 def test_special_values():

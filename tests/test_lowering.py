@@ -414,3 +414,13 @@ def test_short_rows_are_copied_element_by_element(plans: list[Plan]) -> None:
     mx.eval(mx.contiguous(a.T), mx.contiguous(normal(40, 30)[:, ::3]))
     names = [n.source.name for n in plans[-1].nodes if isinstance(n, KernelNode) and n.source is not None]
     assert not any(name.startswith("transpose") for name in names), names
+
+
+@pytest.mark.parametrize("name", ["cumsum", "cummax", "logcumsumexp"])
+def test_a_scan_down_columns_leaves_them_where_they_are(plans: list[Plan], name: str) -> None:
+    a, b = normal(3, 70, 40), normal(3, 40, 70)
+    for reverse in (False, True):
+        mx.eval(getattr(mx, name)(a, axis=1, reverse=reverse))
+    mx.eval(getattr(mx, name)(b.transpose(0, 2, 1), axis=1))  # whose columns are rows in memory
+    mx.eval(getattr(mx, name)(a[:, :, :3], axis=1))  # too few for a block
+    assert [len(plan.nodes) for plan in plans] == [1, 1, 1, 2]

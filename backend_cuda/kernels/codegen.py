@@ -130,7 +130,13 @@ class Params:
 
 
 def define(
-    label: str, header: str, params: Params, body: Sequence[str], launch: Launch, before: Sequence[str] = ()
+    label: str,
+    header: str,
+    params: Params,
+    body: Sequence[str],
+    launch: Launch,
+    before: Sequence[str] = (),
+    together: int = 1,
 ) -> KernelSource:
     """A kernel of these statements. Its graph edge may be programmatic: it waits for its producers before the body.
 
@@ -144,14 +150,16 @@ def define(
         body: statements.
         launch: how it is launched; the number of threads bounds its registers.
         before: statements that need not wait: they read nothing that a plan writes, and write no global memory.
+        together: blocks that a multiprocessor is to have registers for.
     """
     threads = launch.block[0] * launch.block[1] * launch.block[2]
+    bounds = f"{threads}, {together}" if together > 1 else f"{threads}"
     cluster = f"CLUSTER_DIMS(1, {launch.cluster}, 1) " if launch.cluster > 1 else ""
     lines = ["launch_dependents();", *before, "wait_for_producers();", *body]
     text = "\n".join(
         [
             f'#include "{header}"',
-            f'extern "C" __global__ void {cluster}__launch_bounds__({threads}) KERNEL_NAME(KERNEL_PARAMETERS) {{',
+            f'extern "C" __global__ void {cluster}__launch_bounds__({bounds}) KERNEL_NAME(KERNEL_PARAMETERS) {{',
             *("    " + line for line in lines),
             "}",
             "",
@@ -249,6 +257,9 @@ def emit(
 
 def store_expression(register: int, program: Sequence[Instruction], output: Output, prefix: str = "r") -> str:
     """A register as it is stored in an output. Its dtype must be the output's."""
+    instruction = program[register]
+    if instruction[:2] == ("op", "astype") and instruction[4] == ("float32",) and compute(output.dtype) == "f32":
+        (register,) = instruction[3]  # rounded by being stored
     return f"from_compute<{storage(output.dtype)}>({prefix}{register})"
 
 

@@ -75,7 +75,7 @@ def _loop(
 
     lines = [f"Pack<{storage(o.dtype)}, {width}> o{j};" for j, o in enumerate(outputs)]
     lines += ["#pragma unroll", f"for (int j = 0; j < {width}; ++j) {{"]
-    lines += ["    " + line for line in emit(program, operands, lambda i: f"a{i}.v[j]", coordinate)]
+    lines += ["    " + line for line in emit(program, operands, lambda i: f"element(a{i}, j)", coordinate)]
     lines += [f"    o{j}.v[j] = {store_expression(o.register, program, o)};" for j, o in enumerate(outputs)]
     return [*lines, "}"]
 
@@ -111,7 +111,7 @@ def flat_body(
     body = [
         f"const i64 i = (({block}) * {THREADS} + threadIdx.x) * {width};",
         "if (i >= d0) return;",
-        "const i64 count = d0 - i;",
+        f"const int count = int(min_i64(d0 - i, {width}));",
     ]
     for i, operand in enumerate(operands):
         position = "i" if operand.access == "contiguous" else "0"
@@ -136,8 +136,10 @@ def _strided(
     """A thread takes a few consecutive elements of the last dim; rows (all other dims) are found by division."""
     last = n_dims - 1
     arrays: tuple[Operand | Output, ...] = (*operands, *outputs)
-    moved = [x.dtype for x in arrays if last_stride(x.access) == 1]
-    width = vector_width(moved, 8)
+    moved = [x for x in arrays if last_stride(x.access) == 1]
+    # What is broadcast is small, and in a cache: the others say how wide accesses are.
+    whole = [x for x in moved if x.access == "contiguous" or 0 not in x.access]
+    width = vector_width([x.dtype for x in whole or moved], 8)
     body = [
         f"const i64 groups = ceil_div(d{last}, {width});",
         f"i64 rest = i64(blockIdx.x) * {THREADS} + threadIdx.x;",
@@ -146,7 +148,7 @@ def _strided(
         *decompose("rest", range(last)),
         "if (c0 >= d0) return;" if last else "if (row > 0) return;",
         f"const i64 linear = row * d{last} + column;",
-        f"const i64 count = d{last} - column;",
+        f"const int count = int(min_i64(d{last} - column, {width}));",
     ]
     coordinates = [*(f"c{d}" for d in range(last)), "column"]
     for i, operand in enumerate(operands):

@@ -109,6 +109,10 @@ DEVICE T op_square(T a) {
 DEVICE bool op_square(bool a) { return a; }
 FLOAT_UNARY(square, a* a, a* a)
 DEVICE c64 op_square(c64 a) { return a * a; }
+template <class T>
+DEVICE T op_cube(T a) {
+    return op_square(a) * a;
+}
 
 FLOAT_UNARY(sqrt, sqrtf(a), sqrt(a))
 DEVICE c64 op_sqrt(c64 a) {
@@ -201,6 +205,42 @@ FLOAT_UNARY(sigmoid, 1.0f / (1.0f + expf(-a)), 1.0 / (1.0 + exp(-a)))
 DEVICE c64 op_sigmoid(c64 a) { return c64{1, 0} / (c64{1, 0} + op_exp(-a)); }
 FLOAT_UNARY(degrees, a * 57.29577951308232f, a * 57.29577951308232)
 FLOAT_UNARY(radians, a * 0.017453292519943295f, a * 0.017453292519943295)
+
+// ---- functions of 16-bit floats, computed in float by the hardware's approximations (PTX ISA, "Floating Point
+// Instructions"). Relative errors are below 2^-21, but for exp and sigmoid, whose argument is rounded after a product
+// with log2(e): 2^-18 at the ends of float's range, 2^-20 at those of float16's; and for tanh: 2^-11, where rounding to
+// bfloat16 has up to 2^-8 and to float16 2^-11. Infinities, zeros and NaN are those of the exact functions.
+#ifdef __CUDACC__
+#define HARDWARE(name, instruction)                     \
+    DEVICE float hardware_##name(float a) {             \
+        float r;                                        \
+        asm(instruction " %0, %1;" : "=f"(r) : "f"(a)); \
+        return r;                                       \
+    }
+HARDWARE(exp2, "ex2.approx.f32")
+HARDWARE(sqrt, "sqrt.approx.f32")
+HARDWARE(rsqrt, "rsqrt.approx.f32")
+HARDWARE(reciprocal, "rcp.approx.f32")
+HARDWARE(tanh, "tanh.approx.f32")
+DEVICE float near_divide(float a, float b) {
+    float r;
+    asm("div.full.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
+#else
+DEVICE float hardware_exp2(float a) { return exp2f(a); }
+DEVICE float hardware_sqrt(float a) { return sqrtf(a); }
+DEVICE float hardware_rsqrt(float a) { return 1.0f / sqrtf(a); }
+DEVICE float hardware_reciprocal(float a) { return 1.0f / a; }
+DEVICE float hardware_tanh(float a) { return tanhf(a); }
+DEVICE float near_divide(float a, float b) { return a / b; }
+#endif
+DEVICE float near_reciprocal(float a) { return hardware_reciprocal(a); }
+DEVICE float near_sqrt(float a) { return hardware_sqrt(a); }
+DEVICE float near_rsqrt(float a) { return hardware_rsqrt(a); }
+DEVICE float near_exp(float a) { return hardware_exp2(a * 1.4426950408889634f); }
+DEVICE float near_sigmoid(float a) { return hardware_reciprocal(1.0f + near_exp(-a)); }
+DEVICE float near_tanh(float a) { return hardware_tanh(a); }
 
 // ---- questions about one number
 template <class T>

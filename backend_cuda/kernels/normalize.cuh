@@ -56,7 +56,7 @@ struct Row {
     }
     DEVICE void convert(C (&to)[kWidth], const Pack<T, kWidth>& from, Place at) const {
 #pragma unroll
-        for (int j = 0; j < kWidth; ++j) to[j] = at.has(j) ? to_compute(from.v[j]) : filler;
+        for (int j = 0; j < kWidth; ++j) to[j] = at.has(j) ? to_compute(element(from, j)) : filler;
     }
 
     // f(values, place, u) for every pack of this thread; u is its number in the registers, or -1.

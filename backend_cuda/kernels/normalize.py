@@ -9,25 +9,34 @@ from .codegen import Params, define
 from .kernel import KernelSource, Launch
 from .ops import FLOATS, INEXACT, compute, storage
 
-Variant = Literal["short", "warp", "small", "block", "long"]
+Variant = Literal["short", "warp", "wide_warp", "small", "block", "long"]
 
 # Threads of a row, and elements that each holds in registers: more would leave too few threads at a time, and take
 # NVRTC too long. A row that is longer is read again for each pass.
-_TEAMS = {"short": 8, "warp": 32, "small": 128, "block": 256, "long": 512}
-_ELEMENTS = 16
+_TEAMS = {
+    "short": (8, 16),
+    "warp": (32, 16),
+    "wide_warp": (32, 32),
+    "small": (128, 16),
+    "block": (256, 16),
+    "long": (512, 16),
+}
 
 
 def choose_variant(rows: int, n: int) -> Variant:
     """A fast variant for `rows` rows of n elements; any variant is correct for any.
 
     >>> choose_variant(4096, 64), choose_variant(4096, 576), choose_variant(1, 576)
-    ('short', 'small', 'small')
+    ('short', 'wide_warp', 'small')
     """
     # A row need not start on a boundary of 16 bytes, for which there is some room.
     if n <= 112:
         return "short" if rows >= 1024 else "warp"
-    if n <= 496 or (n <= 1008 and rows >= 4096):
+    if n <= 496:
         return "warp"
+    # Warps need not wait for one another as those of a block do, but few rows leave them without company.
+    if n <= 1008 and rows >= 2048:
+        return "wide_warp"
     if n <= 2032:
         return "small"
     return "block" if n <= 4080 else "long"
@@ -86,7 +95,7 @@ def generate_rms_norm(dtype: str, weight_dtype: str | None, variant: Variant) ->
     """
     vectors = [weight_dtype] if weight_dtype else []
     _check("rms_norm", [dtype, *vectors], FLOATS)
-    scaled = "x * inverse" + (" * C(to_compute(w.v[j]))" if weight_dtype else "")
+    scaled = "x * inverse" + (" * C(to_compute(element(w, j)))" if weight_dtype else "")
     body = [
         "C total = 0;",
         "row.for_elements([&](C& x, bool) { total += x * x; });",
@@ -117,8 +126,8 @@ def generate_layer_norm(dtype: str, weight_dtype: str | None, bias_dtype: str | 
     _check("layer_norm", [dtype, *vectors], FLOATS)
     names = [name for name, d in (("w", weight_dtype), ("b", bias_dtype)) if d]
     scaled = "(x - mean) * inverse"
-    scaled += " * C(to_compute(w.v[j]))" if weight_dtype else ""
-    scaled += " + C(to_compute(b.v[j]))" if bias_dtype else ""
+    scaled += " * C(to_compute(element(w, j)))" if weight_dtype else ""
+    scaled += " + C(to_compute(element(b, j)))" if bias_dtype else ""
     body = [
         "C total = 0;",
         "row.for_elements([&](C& x, bool) { total += x; });",
@@ -172,7 +181,7 @@ def _kernel(
 ) -> KernelSource:
     if variant not in _TEAMS:
         raise ValueError(f"unknown variant {variant!r}")
-    team = _TEAMS[variant]
+    team, elements = _TEAMS[variant]
     threads = team if team > 32 else 256
     per_block = threads // team
     params = Params()
@@ -187,7 +196,7 @@ def _kernel(
         params.add(("scalar", 0, wide), f"{wide} eps")
     text = [
         f"using C = {compute(dtype)};",
-        f"using R = Row<{storage(dtype)}, {team}, {_ELEMENTS}>;",
+        f"using R = Row<{storage(dtype)}, {team}, {elements}>;",
         f"const i64 own_row = i64(blockIdx.x) * {per_block} + threadIdx.x / {team};",
         "const bool has_row = own_row < d0;",
         "// Teams beyond the last row go along with it, since whole warps meet in shuffles.",
@@ -205,9 +214,9 @@ def _kernel(
 def catalogue(full: bool) -> Iterator[KernelSource]:
     """Each function in each variant, in one dtype (`full`: in all), with weights of its own dtype and of float32."""
     floats = ("bfloat16", "float16", "float32", "float64")
-    variants: tuple[Variant, ...] = ("short", "warp", "small", "block", "long")
+    variants: tuple[Variant, ...] = ("short", "warp", "small", "block", "long", "wide_warp")
     for k, variant in enumerate(variants):
-        for dtype in (*floats, "complex64") if full else [(*floats, "complex64")[k]]:
+        for dtype in (*floats, "complex64") if full else [(*floats, "complex64")[k % 5]]:
             yield generate_softmax(dtype, variant)
         for dtype in floats if full else [floats[k % 4]]:
             yield generate_rms_norm(dtype, dtype, variant)

@@ -22,8 +22,26 @@ struct RowPart {
     float v[kPacks][kWidth];
 
     static DEVICE int column(int u) { return (u * kTeam + int(threadIdx.x % kTeam)) * kWidth; }
+    static DEVICE bool has(int u, int j) { return column(u) + j < kD; }
+
+    // As it is stored: half the registers of floats, for elements of 16 bits.
     struct Raw {
         Pack<T, kWidth> packs[kPacks];
+        // The compiler forgets what floats it has made of the words: to make them again costs less than to keep them.
+        DEVICE void forget_floats() {
+#ifdef __CUDACC__
+            if constexpr (sizeof(T) < 4) {
+#pragma unroll
+                for (int u = 0; u < kPacks; ++u) {
+                    u32 words[4];
+                    memcpy(words, &packs[u], 16);
+#pragma unroll
+                    for (int k = 0; k < 4; ++k) asm volatile("" : "+r"(words[k]));
+                    memcpy(&packs[u], words, 16);
+                }
+            }
+#endif
+        }
     };
     static DEVICE Raw load(const T* row) {
         Raw raw;
@@ -31,13 +49,14 @@ struct RowPart {
         for (int u = 0; u < kPacks; ++u) raw.packs[u] = load_pack<kWidth>(row + column(u), kD - column(u));
         return raw;
     }
+    static DEVICE float at(const Raw& raw, int u, int j) { return to_compute(element(raw.packs[u], j)); }
+    static DEVICE float& at(RowPart& part, int u, int j) { return part.v[u][j]; }
+    struct Own {};  // whether an element is of the row
+    static DEVICE bool at(Own, int u, int j) { return has(u, j); }
+
     DEVICE RowPart() : v{} {}
     DEVICE explicit RowPart(const Raw& raw) {
-#pragma unroll
-        for (int u = 0; u < kPacks; ++u) {
-#pragma unroll
-            for (int j = 0; j < kWidth; ++j) v[u][j] = to_compute(raw.packs[u].v[j]);
-        }
+        for_each([](float& to, float from) { to = from; }, *this, raw);
     }
     // f(a, b, ...) for the elements that rows have at the same place.
     template <class F, class... Rows>
@@ -45,16 +64,17 @@ struct RowPart {
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) {
 #pragma unroll
-            for (int j = 0; j < kWidth; ++j) f(rows.v[u][j]...);
+            for (int j = 0; j < kWidth; ++j) f(at(rows, u, j)...);
         }
     }
-    DEVICE bool has(int u, int j) const { return column(u) + j < kD; }
-    DEVICE void store(T* row) const {
+    // Stores f(a, b, ...).
+    template <class F, class... Rows>
+    static DEVICE void store_each(T* row, F f, Rows&... rows) {
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) {
             Pack<T, kWidth> pack;
 #pragma unroll
-            for (int j = 0; j < kWidth; ++j) pack.v[j] = from_compute<T>(v[u][j]);
+            for (int j = 0; j < kWidth; ++j) pack.v[j] = from_compute<T>(f(at(rows, u, j)...));
             store_pack<kWidth>(row + column(u), pack, kD - column(u));
         }
     }

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from .codegen import Params, define
 from .kernel import KernelSource, Launch, Size
-from .ops import storage
+from .ops import ITEMSIZE, storage
 
 DTYPES = ("bfloat16", "float16", "float32")
 NAMES = ("rms_norm", "layer_norm")
@@ -80,87 +80,101 @@ def generate(
         params.add(("out", 0), f"{ctype}* __restrict__ dx")
     if of_weight:
         params.add(("out", int(of_x)), "float* __restrict__ sums")
+    taken, rows, g = "float x, float c", "x, c", "c"
     body = [f"using R = RowPart<{ctype}, {team}, {features}>;"]
     if weighted:
-        body.append("const typename R::Raw weight = R::load(w_rows);")
+        # g = c w is computed wherever it is used: kept, it would take as many registers as a row.
+        taken, rows, g = f"{taken}, float w", f"{rows}, w", "(c * w)"
+        body.append("typename R::Raw w = R::load(w_rows);")
     if of_weight:
         body.append("R total;")
     body += [
-        f"for (i64 row = i64(blockIdx.x) * {threads // team} + threadIdx.x / {team}; row < d0; "
-        f"row += i64(gridDim.x) * {threads // team}) {{",
-        "    const typename R::Raw raw_x = R::load(x_rows + row * x_stride), raw_c = R::load(c_rows + row * c_stride);",
-        "    R x(raw_x), c(raw_c);",
+        f"const i64 first = i64(blockIdx.x) * {threads // team} + threadIdx.x / {team};",
+        f"const i64 step = i64(gridDim.x) * {threads // team};",
+        "typename R::Raw next_x{}, next_c{};",
+        "typename R::Own own;",
+        "if (first < d0) next_x = R::load(x_rows + first * x_stride), next_c = R::load(c_rows + first * c_stride);",
+        "for (i64 row = first; row < d0; row += step) {",
+        "    typename R::Raw x = next_x, c = next_c;",
+        "    const i64 next = row + step;  // on its way while this row's sums go from thread to thread",
+        "    if (next < d0) next_x = R::load(x_rows + next * x_stride), next_c = R::load(c_rows + next * c_stride);",
     ]
+    forget = [f"    {row}.forget_floats();" for row in rows.split(", ")]
+    deviation, shift = "x", ""
     if name == "layer_norm":
+        deviation, shift = "(x - mean)", " - shift"
         body += [
-            "    float sum = 0;",
-            "    R::for_each([&](float x) { sum += x; }, x);",
-            f"    const float mean = R::template merge<Sum<float>>(sum) / {features};",
-            # What is beyond the row stays 0.
-            "    for (int u = 0; u < R::kPacks; ++u)",
-            "        for (int j = 0; j < R::kWidth; ++j) x.v[u][j] = x.has(u, j) ? x.v[u][j] - mean : 0;",
+            "    float sum = 0, of_g = 0;",
+            f"    R::for_each([&]({taken}) {{ sum += x, of_g += {g}; }}, {rows});",
+            *forget,
+            "    const TwoSums::State sums_of_row = R::template merge<TwoSums>({sum, of_g});",
+            f"    const float mean = sums_of_row.first / {features}, shift = sums_of_row.second / {features};",
         ]
     body += [
-        "    R g = c;",
-        *(["    R w(weight);", "    R::for_each([&](float& g, float w) { g *= w; }, g, w);"] if weighted else []),
         "    TwoSums::State of_row = TwoSums::identity();",
-        "    R::for_each([&](float x, float g) {",
-        "        of_row.first = multiply_add(x, x, of_row.first);",
-        "        of_row.second = multiply_add(x, g, of_row.second);",
-        "    }, x, g);",
+        f"    R::for_each([&]({taken}, bool is_own) {{",
+        f"        const float deviation = is_own ? {deviation} : 0.0f;",
+        "        of_row.first = multiply_add(deviation, deviation, of_row.first);",
+        f"        of_row.second = multiply_add(deviation, {g}, of_row.second);",
+        f"    }}, {rows}, own);",
+        *forget,
         "    of_row = R::template merge<TwoSums>(of_row);",
         f"    const float inverse = op_rsqrt(of_row.first / {features} + {float(eps)!r}f);",
     ]
     if of_weight:
-        body.append("    R::for_each([&](float& t, float x, float c) { t += c * (x * inverse); }, total, x, c);")
+        body.append(
+            f"    R::for_each([&](float& t, float x, float c) {{ t += c * ({deviation} * inverse); }}, total, x, c);"
+        )
     if of_x:
-        body.append(f"    const float slope = of_row.second / {features} * inverse * inverse;")
-        shift = ""
-        if name == "layer_norm":
-            body += [
-                "    float of_g = 0;",
-                "    R::for_each([&](float g) { of_g += g; }, g);",
-                f"    const float shift = R::template merge<Sum<float>>(of_g) / {features};",
-            ]
-            shift = " - shift"
         body += [
-            f"    R::for_each([&](float& g, float x) {{ g = inverse * (g{shift} - x * slope); }}, g, x);",
-            f"    g.store(dx + row * {features});",
+            f"    const float slope = of_row.second / {features} * inverse * inverse;",
+            f"    R::store_each(dx + row * {features}, [&]({taken}) {{",
+            f"        return inverse * ({g}{shift} - {deviation} * slope);",
+            f"    }}, {rows});",
         ]
     body.append("}")
     if of_weight:
         body.append(f"total.template store_sums<{threads}>(sums + i64(blockIdx.x) * {features});")
     label = f"{name}_vjp_{dtype}_{features}" + "".join(part for part, on in (("_x", of_x), ("_w", of_weight)) if on)
-    return define(label, _HEADER, params, body, Launch((threads, 1, 1), (blocks_of("d0", features), 1, 1)))
+    # Two blocks to a multiprocessor, as `MAX_BLOCKS` has it, where the sums, a row, the next one and the weight fit.
+    elements = -(-features // team)
+    together = 2 if elements + 5 * elements * ITEMSIZE[dtype] // 4 + 30 <= 65536 // (2 * threads) else 1
+    launch = Launch((threads, 1, 1), (blocks_of("d0", features), 1, 1))
+    return define(label, _HEADER, params, body, launch, together=together)
 
 
 def generate_column_sums(dtype: str) -> KernelSource:
     """The sums of float32 columns: loop dims 0 rows, 1 columns; operand 0 contiguous; the output, of `dtype`.
 
     >>> generate_column_sums("bfloat16").launch.grid
-    (('cdiv', 'd1', 32), 1, 1)
+    (('cdiv', 'd1', 8), 1, 1)
     """
     params = Params()
     params.dims(2)
     params.add(("ptr", 0), "const float* p0")
     params.add(("out", 0), f"{storage(dtype)}* __restrict__ q0")
+    # A sector of memory of each row: eight columns, so that there are blocks for many multiprocessors.
     body = [
-        "__shared__ float parts[32][33];",
-        "const int across = threadIdx.x % 32, down = threadIdx.x / 32;",
-        "const i64 column = i64(blockIdx.x) * 32 + across;",
+        "constexpr int kAcross = 8, kWarps = 16, kDown = kWarps * 32 / kAcross;",
+        "__shared__ float parts[kAcross][kWarps];",
+        "const int across = threadIdx.x % kAcross, down = threadIdx.x / kAcross, lane = threadIdx.x % 32;",
+        "const i64 column = i64(blockIdx.x) * kAcross + across;",
         "float total = 0;",
         "if (column < d1) {",
-        "#pragma unroll 4",
-        "    for (i64 row = down; row < d0; row += 32) total += p0[row * d1 + column];",
+        "#pragma unroll 8",
+        "    for (i64 row = down; row < d0; row += kDown) total += p0[row * d1 + column];",
         "}",
-        "parts[down][across] = total;",
+        "#pragma unroll",
+        "for (int lanes = kAcross; lanes < 32; lanes *= 2) total += shuffle_xor(total, lanes);",
+        "if (lane < kAcross) parts[across][threadIdx.x / 32] = total;",
         "__syncthreads();",
-        "if (down > 0 || column >= d1) return;",
-        "total = 0;",
-        "for (int i = 0; i < 32; ++i) total += parts[i][across];",
-        f"q0[column] = from_compute<{storage(dtype)}>(total);",
+        "// Each of the first warps has two columns.",
+        "if (threadIdx.x >= kAcross * kWarps) return;",
+        "total = merge_lanes<Sum<float>, kWarps>(parts[threadIdx.x / kWarps][threadIdx.x % kWarps]);",
+        "const i64 own = i64(blockIdx.x) * kAcross + threadIdx.x / kWarps;",
+        f"if (threadIdx.x % kWarps == 0 && own < d1) q0[own] = from_compute<{storage(dtype)}>(total);",
     ]
-    return define(f"column_sums_{dtype}", "math.cuh", params, body, Launch((1024, 1, 1), (("cdiv", "d1", 32), 1, 1)))
+    return define(f"column_sums_{dtype}", "reduce.cuh", params, body, Launch((512, 1, 1), (("cdiv", "d1", 8), 1, 1)))
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:

@@ -100,9 +100,9 @@ DEVICE u16 double_to_f16_bits(double x) {
     return r;
 }
 DEVICE u16 float_to_bf16_bits(float x) {
-    u16 r;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(x));
-    return r;
+    u32 r;  // two at a time have an instruction that is as fast as others
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(0.0f), "f"(x));
+    return u16(r);
 }
 #endif
 DEVICE float to_compute(f16 x) { return f16_bits_to_float(x.bits); }
@@ -186,6 +186,27 @@ struct Pack {
     T v[N];
 };
 
+// Element j, for to_compute.
+template <class T, int N>
+DEVICE T element(const Pack<T, N>& pack, int j) {
+    return pack.v[j];
+}
+// A bfloat16 is the upper half of a float: one instruction of its word, where taking out 16 bits first would be two.
+struct UpperHalf {
+    u32 bits;
+};
+DEVICE float to_compute(UpperHalf x) { return __uint_as_float(x.bits); }
+template <int N>
+DEVICE UpperHalf element(const Pack<bf16, N>& pack, int j) {
+    if constexpr (N % 2) {
+        return {u32(pack.v[j].bits) << 16};
+    } else {
+        u32 words[N / 2];
+        memcpy(words, &pack, sizeof(words));
+        return {j % 2 ? words[j / 2] & 0xffff0000u : words[j / 2] << 16};
+    }
+}
+
 template <int Bytes>
 struct Word;
 template <>
@@ -246,15 +267,46 @@ DEVICE void store_aligned(T* p, const Pack<T, N>& x) {
     for (int i = 0; i < words; ++i) reinterpret_cast<W*>(p)[i] = raw[i];
 }
 
+// N consecutive elements: all of them and aligned, or those for which wanted(i) (the others are zero bytes), at any
+// alignment.
+//
+// Where elements are smaller than a word, both ways make words. Were they elements where the ways meet, the first would
+// take its words apart before that, so wait for its load, and no load would be under way beside another.
+template <int N, class T, class Wanted>
+DEVICE Pack<T, N> load_whole_or(bool whole, const T* p, Wanted wanted) {
+    Pack<T, N> r;
+    if constexpr (sizeof(T) < 4 && sizeof(T) * N >= 4) {
+        using Bits = typename Word<sizeof(T)>::type;
+        constexpr int kPerWord = 4 / sizeof(T), kWords = N / kPerWord;
+        u32 words[kWords];
+        if (whole) {
+            const Pack<u32, kWords> all = load_aligned<kWords>(reinterpret_cast<const u32*>(p));
+#pragma unroll
+            for (int k = 0; k < kWords; ++k) words[k] = all.v[k];
+        } else {
+#pragma unroll
+            for (int k = 0; k < kWords; ++k) {
+                words[k] = 0;
+#pragma unroll
+                for (int i = 0; i < kPerWord; ++i) {
+                    const int at = k * kPerWord + i;
+                    words[k] |= wanted(at) ? u32(bits_as<Bits>(p[at])) << (8 * sizeof(T) * i) : 0;
+                }
+            }
+        }
+        memcpy(&r, words, sizeof(r));
+    } else {
+        if (whole) return load_aligned<N>(p);
+#pragma unroll
+        for (int i = 0; i < N; ++i) r.v[i] = wanted(i) ? p[i] : T{};
+    }
+    return r;
+}
 // The first `count` of N consecutive elements (the others are zero bytes); any alignment, any count, even a negative
 // one.
-template <int N, class T>
-DEVICE Pack<T, N> load_pack(const T* p, i64 count) {
-    if (count >= N && is_aligned<N>(p)) return load_aligned<N>(p);
-    Pack<T, N> r;
-#pragma unroll
-    for (int i = 0; i < N; ++i) r.v[i] = i < count ? p[i] : T{};
-    return r;
+template <int N, class T, class Count>
+DEVICE Pack<T, N> load_pack(const T* p, Count count) {
+    return load_whole_or<N>(count >= N && is_aligned<N>(p), p, [count](int i) { return i < count; });
 }
 template <int N, class T>
 DEVICE Pack<T, N> load_strided(const T* p, i64 stride, i64 count) {
@@ -272,8 +324,8 @@ DEVICE Pack<T, N> load_splat(const T* p) {
     for (int i = 0; i < N; ++i) r.v[i] = x;
     return r;
 }
-template <int N, class T>
-DEVICE void store_pack(T* p, const Pack<T, N>& x, i64 count) {
+template <int N, class T, class Count>
+DEVICE void store_pack(T* p, const Pack<T, N>& x, Count count) {
     if (count >= N && is_aligned<N>(p)) return store_aligned<N>(p, x);
 #pragma unroll
     for (int i = 0; i < N; ++i) {

@@ -83,23 +83,66 @@ struct All {
     static DEVICE bool result(State s) { return s != 0; }
 };
 
-// log(sum(exp(x))) as exp(greatest) * total. `greatest` starts at the least finite number: were it minus infinity, the
-// difference from an element of minus infinity would be NaN. Complex numbers are ordered as max orders them.
+// e to the power of a difference from a maximum. The product with log2(e) is rounded: the relative error is |d| 2^-24, of
+// a term that is e^d of the greatest. What is below float's normal numbers is 0.
+DEVICE float exp_of_difference(float d) {
+#ifdef __CUDACC__
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(d * 1.4426950408889634f));
+    return r;
+#else
+    return exp2f(d * 1.4426950408889634f);
+#endif
+}
+DEVICE double exp_of_difference(double d) { return exp(d); }
+
+// log(sum(exp(x))) as exp(greatest) * total. `greatest` is always finite, so that a difference from it is not NaN: it
+// starts at the least finite number, an element of minus infinity adds 0, and one of infinity adds infinity.
 template <class A>
 struct LogSumExp {
     struct State {
         A greatest, total;
     };
-    static DEVICE A scale(A x, A greatest) { return x == greatest ? one() : op_exp(x - greatest); }
-    static DEVICE A one() { return Prod<A>::identity(); }
-    static DEVICE State identity() {
-        if constexpr (is_same<A, c64>) {
-            return {{-3.4028234663852886e38f, 0}, {}};
-        } else {
-            return {is_same<A, double> ? A(-1.7976931348623157e308) : A(-3.4028234663852886e38f), A(0)};
-        }
-    }
+    static DEVICE A most() { return is_same<A, double> ? A(1.7976931348623157e308) : A(3.4028234663852886e38f); }
+    static DEVICE State identity() { return {-most(), A(0)}; }
     static DEVICE void push(State& s, A x, i64) {
+        const A bounded = x > most() ? most() : x, difference = bounded - s.greatest;
+        const A other = exp_of_difference(-op_abs(difference));  // the lesser of the two, of the greater
+        s.total = difference > 0 ? s.total * other + 1 : s.total + other;
+        if (x > most()) s.total += x;
+        s.greatest = difference > 0 ? bounded : s.greatest;
+    }
+    // Several elements at once: the total is scaled once.
+    template <int N>
+    static DEVICE void push_all(State& s, const A (&x)[N]) {
+        A greatest = s.greatest;
+#pragma unroll
+        for (int j = 0; j < N; ++j) greatest = fmax(greatest, x[j]);  // of a NaN and a number, the number
+        greatest = fmin(greatest, most());
+        A total = 0;
+#pragma unroll
+        for (int j = 0; j < N; ++j) total += exp_of_difference(x[j] - greatest);
+        s.total = s.total * exp_of_difference(s.greatest - greatest) + total;
+        s.greatest = greatest;
+    }
+    static DEVICE void merge(State& s, State other) {
+        const A greatest = fmax(s.greatest, other.greatest);
+        s.total = s.total * exp_of_difference(s.greatest - greatest) +
+                  other.total * exp_of_difference(other.greatest - greatest);
+        s.greatest = greatest;
+    }
+    static DEVICE A result(State s) { return op_log(s.total) + s.greatest; }
+};
+// Complex numbers are ordered as max orders them. The greatest may be infinite: it is told by being equal.
+template <>
+struct LogSumExp<c64> {
+    struct State {
+        c64 greatest, total;
+    };
+    static DEVICE c64 scale(c64 x, c64 greatest) { return x == greatest ? one() : op_exp(x - greatest); }
+    static DEVICE c64 one() { return {1, 0}; }
+    static DEVICE State identity() { return {{-3.4028234663852886e38f, 0}, {}}; }
+    static DEVICE void push(State& s, c64 x, i64) {
         if (x > s.greatest) {
             s.total = s.total * op_exp(s.greatest - x) + one();
             s.greatest = x;
@@ -108,11 +151,11 @@ struct LogSumExp {
         }
     }
     static DEVICE void merge(State& s, State other) {
-        const A greatest = s.greatest > other.greatest ? s.greatest : other.greatest;
+        const c64 greatest = s.greatest > other.greatest ? s.greatest : other.greatest;
         s.total = s.total * scale(s.greatest, greatest) + other.total * scale(other.greatest, greatest);
         s.greatest = greatest;
     }
-    static DEVICE A result(State s) { return op_log(s.total) + s.greatest; }
+    static DEVICE c64 result(State s) { return op_log(s.total) + s.greatest; }
 };
 
 // The first of the greatest or least; a NaN is before all others. The index of no element yet is the last of all.
@@ -170,11 +213,8 @@ DEVICE int elements_past_boundary(const T* p) {
 // kWidth elements of which [first, last) are wanted and may be read; the others are zero bytes.
 template <int kWidth, class T>
 DEVICE Pack<T, kWidth> load_range(const T* p, int first, int last) {
-    if (first <= 0 && last >= kWidth && is_aligned<kWidth>(p)) return load_aligned<kWidth>(p);
-    Pack<T, kWidth> r;
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) r.v[i] = i >= first && i < last ? p[i] : T{};
-    return r;
+    const bool whole = first <= 0 && last >= kWidth && is_aligned<kWidth>(p);
+    return load_whole_or<kWidth>(whole, p, [=](int i) { return i >= first && i < last; });
 }
 template <int kWidth, class T>
 DEVICE Pack<T, kWidth> load_strided_range(const T* p, i64 stride, int first, int last) {

@@ -203,21 +203,59 @@ class _Reduction:
         """Reduced coordinates differ between the packs in flight; the last dim's is that of the pack's start."""
         return [f"c{d}[u]" if kind == "r" else f"c{d}" for d, kind in enumerate(self.kinds)]
 
+    @property
+    def takes_packs(self) -> bool:
+        """Whether the elements of a pack are pushed at once, in place of one by one."""
+        return self.op == "logsumexp" and self.element != "complex64"
+
     def push(self, state: str, last: str) -> list[str]:
         """Statements that compute element j of pack u and push it; `last` is its coordinate along the last dim."""
+        lines, value, index = self._element_statements(last)
+        return [*lines, f"Op::push({state}, {value}, {index});"]
+
+    def push_pack(self, state: str, last: str, width: int) -> list[str]:
+        """Statements that compute the elements of pack u from from[u] to to[u] and push them."""
+        if not self.takes_packs:
+            return [
+                "#pragma unroll",
+                f"for (int j = 0; j < {width}; ++j) {{",
+                "    if (j >= from[u] && j < to[u]) {",
+                *("        " + line for line in self.push(state, last)),
+                "    }",
+                "}",
+            ]
+        lines, value, _ = self._element_statements(last)
+        element = compute(self.element)
+        return [
+            "if (from[u] >= to[u]) continue;",
+            f"{element} x[{width}];",
+            "#pragma unroll",
+            f"for (int j = 0; j < {width}; ++j) {{",
+            *("    " + line for line in lines),
+            f"    x[j] = {value};",
+            "}",
+            f"if (from[u] > 0 || to[u] < {width}) {{",
+            "#pragma unroll",
+            f"    for (int j = 0; j < {width}; ++j) x[j] = j >= from[u] && j < to[u] ? x[j] : lowest<{element}>();",
+            "}",
+            f"Op::push_all({state}, x);",
+        ]
+
+    def _element_statements(self, last: str) -> tuple[list[str], str, str]:
+        """Statements that compute element j of pack u, the element as it is pushed, and its index."""
         coordinates = [*self.coordinates()[:-1], f"({last} + j)"]
 
         def coordinate(axis: int | None) -> str:
             return coordinates[axis] if axis is not None else horner(coordinates, range(len(self.kinds)))
 
-        lines = emit(self.program, self.operands, lambda i: f"a{i}[u].v[j]", coordinate)
+        lines = emit(self.program, self.operands, lambda i: f"element(a{i}[u], j)", coordinate)
         value = f"r{self.register}"
         if self.dtype in ("float16", "bfloat16") and self.op in ("any", "all", "argmax", "argmin"):
             value = f"rounded<{storage(self.dtype)}>({value})"  # what the stored array has: ties, and zeros
         value = f"cast<{storage(self.element)}>({value})"
         indexed = self.op in ("argmax", "argmin")
         index = horner([coordinates[d] for d in self.reduced()], self.reduced()) if indexed else "0"
-        return [*lines, f"Op::push({state}, {value}, {index});"]
+        return lines, value, index
 
     def positions(self) -> list[str]:
         """The C expression of each operand's offset at the start of pack u."""
@@ -324,17 +362,28 @@ def _rows_kernel(r: _Reduction, variant: str) -> KernelSource:
         body.append("const i64 begin = 0, end = total;")
 
     load = ["i64 rest = min_i64(first + u * kTeam, end - 1);", "const bool wanted = first + u * kTeam < end;"]
-    if inner:
-        if outer:
-            load.append(f"c{last}[u] = take_coordinate(rest, packs) * {width};")
-            load += [f"c{d}[u] = take_coordinate(rest, d{d});" for d in reversed(outer[1:])]
-            load.append(f"c{outer[0]}[u] = rest;")
-        else:
-            load.append(f"c{last}[u] = rest * {width};")
+    ahead = []
+    if inner and not outer:
+        # Packs follow one another: what needs 64 bits is computed once for those in flight.
+        before = "before" if leader is not None else "0"
+        body.append(f"const i64 limit = min_i64(d{last}, end * {width} - {before});")
+        ahead = [
+            f"const i64 start = first * {width} - {before};",
+            f"const int left = int(min_i64(limit - start, kTeam * kUnroll * {width}));",
+        ]
+        load = [
+            f"const int past = u * kTeam * {width};",
+            f"c{last}[u] = start + past;",
+            "from[u] = u == 0 && start < 0 ? int(-start) : 0;",
+            f"to[u] = left - past < {width} ? left - past : {width};",
+        ]
+    elif inner:
+        load.append(f"c{last}[u] = take_coordinate(rest, packs) * {width};")
+        load += [f"c{d}[u] = take_coordinate(rest, d{d});" for d in reversed(outer[1:])]
+        load.append(f"c{outer[0]}[u] = rest;")
         if leader is not None:
-            if outer:
-                start = r.positions()[leader].replace(f"c{last}[u]", "0")
-                load.append(f"const int before = elements_past_boundary<{width}>(p{leader} + ({start}));")
+            start = r.positions()[leader].replace(f"c{last}[u]", "0")
+            load.append(f"const int before = elements_past_boundary<{width}>(p{leader} + ({start}));")
             load.append(f"c{last}[u] -= before;")
         load += [
             f"from[u] = c{last}[u] < 0 ? int(-c{last}[u]) : 0;",
@@ -361,18 +410,14 @@ def _rows_kernel(r: _Reduction, variant: str) -> KernelSource:
         *(f"    i64 c{d}[kUnroll];" for d in reduced),
         "    int from[kUnroll], to[kUnroll];",
         *("    " + _pack_declaration(i, o, width) for i, o in enumerate(r.operands)),
+        *("    " + line for line in ahead),
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
         *("        " + line for line in load),
         "    }",
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
-        "#pragma unroll",
-        f"        for (int j = 0; j < {width}; ++j) {{",
-        "            if (j >= from[u] && j < to[u]) {",
-        *("                " + line for line in r.push("state", f"c{last}[u]" if inner else f"c{last}")),
-        "            }",
-        "        }",
+        *("        " + line for line in r.push_pack("state", f"c{last}[u]" if inner else f"c{last}", width)),
         "    }",
         "}",
     ]

@@ -1,4 +1,4 @@
-"""Running sums, products, extremes and logsumexps along the last axis."""
+"""Running sums, products, extremes and logsumexps along the last axis, or down columns."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Literal
 from .codegen import Params, define
 from .kernel import KernelSource, Launch
 from .ops import DTYPES, INEXACT, INTEGERS, ITEMSIZE, compute, storage
+from .target import target
 
 Variant = Literal["warp", "block", "long"]
 
 _TEAMS = {"warp": 32, "block": 128, "long": 512}
+_COLUMN_THREADS = 256
+_ROWS = 4  # of a thread at a time, where it goes down columns
 _CLASSES = {"cumsum": "Sum", "cumprod": "Prod", "cummax": "Max", "cummin": "Min", "logcumsumexp": "LogSumExp"}
 OPS = tuple(_CLASSES)
 
@@ -50,26 +53,12 @@ def generate(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: b
     >>> generate("cumsum", "bool", "int32", reverse=False, inclusive=True, variant="warp").launch.grid
     (('cdiv', 'd0', 8), 1, 1)
     """
-    if op not in _CLASSES:
-        raise ValueError(f"unknown scan {op!r}")
     if variant not in _TEAMS:
         raise ValueError(f"unknown variant {variant!r}")
-    if op == "logcumsumexp" and dtype not in INEXACT:
-        raise TypeError(f"[logcumsumexp] no CUDA kernel for {dtype}; convert it to a floating dtype first.")
-    sums_integers = op in ("cumsum", "cumprod") and dtype not in INEXACT
-    if out_dtype != dtype and not (sums_integers and out_dtype in INTEGERS):
-        raise ValueError(f"[{op}] of {dtype} cannot give {out_dtype}")
+    element, first = _check(op, dtype, out_dtype)
     team = _TEAMS[variant]
     threads = max(team, 256) if team == 32 else team
     per_block = threads // team
-    element = _element(dtype, out_dtype, sums_integers)
-    params = Params()
-    params.dims(2)
-    params.add(("ptr", 0), f"const {storage(dtype)}* p0")
-    params.add(("out", 0), f"{storage(out_dtype)}* __restrict__ q0")
-    # The least and greatest are those of the dtype, which may be narrower than the states.
-    bound = {"cummax": "lowest", "cummin": "highest"}.get(op)
-    first = f"{bound}<{compute(dtype)}>()" if bound else "Op::identity()"
     flags = f"{str(reverse).lower()}, {str(inclusive).lower()}"
     body = [
         f"const i64 row = i64(blockIdx.x) * {per_block} + threadIdx.x / {team};",
@@ -79,7 +68,82 @@ def generate(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: b
     ]
     grid = ("cdiv", "d0", per_block) if per_block > 1 else "d0"
     label = f"{op}_{dtype}{'_reverse' if reverse else ''}{'' if inclusive else '_exclusive'}_{variant}"
+    params = _params(2, dtype, out_dtype)
     return define(label, "scan.cuh", params, body, Launch((threads, 1, 1), (grid, 1, 1)))
+
+
+def columns_of(dtype: str) -> int:
+    """Columns of a block: 128 bytes of a row, or 64 where those would be many."""
+    return _across(dtype) * _width(dtype)
+
+
+def has_columns(dtype: str, outer: int, n: int, inner: int) -> bool:
+    """Whether `generate_columns` is fast for these sizes: there are blocks enough, or little to do.
+
+    >>> has_columns("float32", 1, 8192, 8192), has_columns("float32", 1, 8192, 3)
+    (True, False)
+    """
+    columns = columns_of(dtype)
+    return inner >= columns and (n <= 256 or outer * -(-inner // columns) * 2 >= target.multiprocessors)
+
+
+def generate_columns(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool) -> KernelSource:
+    """The scan of `generate` along the middle axis of contiguous (outer, n, inner), in any alignment.
+
+    Parameters, in order: dims 0 to 2, those three; operand 0; the output; both contiguous. Arguments and errors are
+    those of `generate`.
+
+    >>> generate_columns("cumsum", "float32", "float32", reverse=False, inclusive=True).launch.grid
+    (('mul', 'd0', ('cdiv', 'd2', 32)), 1, 1)
+    """
+    element, first = _check(op, dtype, out_dtype)
+    columns = columns_of(dtype)
+    flags = f"{str(reverse).lower()}, {str(inclusive).lower()}"
+    body = [
+        "i64 outer = blockIdx.x;",
+        f"const i64 column = take_coordinate(outer, ceil_div(d2, {columns})) * {columns};",
+        "const i64 start = outer * d1 * d2 + column;",
+        f"using Op = {_CLASSES[op]}<{compute(element)}>;",
+        f"scan_columns<Op, {storage(element)}, {_COLUMN_THREADS}, {_across(dtype)}, {_ROWS}, {flags}>",
+        f"    (p0 + start, q0 + start, d1, d2, d2 - column, {first});",
+    ]
+    label = f"{op}_{dtype}{'_reverse' if reverse else ''}{'' if inclusive else '_exclusive'}_columns"
+    grid = ("mul", "d0", ("cdiv", "d2", columns))
+    launch = Launch((_COLUMN_THREADS, 1, 1), (grid, 1, 1))
+    return define(label, "scan.cuh", _params(3, dtype, out_dtype), body, launch)
+
+
+def _width(dtype: str) -> int:
+    """Elements of a pack."""
+    return min(8, 16 // ITEMSIZE[dtype])
+
+
+def _across(dtype: str) -> int:
+    """Packs of a block's columns."""
+    return 4 if ITEMSIZE[dtype] <= 2 else 8
+
+
+def _check(op: str, dtype: str, out_dtype: str) -> tuple[str, str]:
+    """The dtype in which elements are combined, and in C what is before the first. Errors are those of `generate`."""
+    if op not in _CLASSES:
+        raise ValueError(f"unknown scan {op!r}")
+    if op == "logcumsumexp" and dtype not in INEXACT:
+        raise TypeError(f"[logcumsumexp] no CUDA kernel for {dtype}; convert it to a floating dtype first.")
+    sums_integers = op in ("cumsum", "cumprod") and dtype not in INEXACT
+    if out_dtype != dtype and not (sums_integers and out_dtype in INTEGERS):
+        raise ValueError(f"[{op}] of {dtype} cannot give {out_dtype}")
+    # The least and greatest are those of the dtype, which may be narrower than the states.
+    bound = {"cummax": "lowest", "cummin": "highest"}.get(op)
+    first = f"{bound}<{compute(dtype)}>()" if bound else "Op::identity()"
+    return _element(dtype, out_dtype, sums_integers), first
+
+
+def _params(n_dims: int, dtype: str, out_dtype: str) -> Params:
+    params = Params()
+    params.dims(n_dims)
+    params.add(("ptr", 0), f"const {storage(dtype)}* p0")
+    params.add(("out", 0), f"{storage(out_dtype)}* __restrict__ q0")
+    return params
 
 
 def _element(dtype: str, out_dtype: str, sums_integers: bool) -> str:
@@ -104,3 +168,7 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
                 out = "int32" if op == "cumsum" and dtype == "bool" else dtype
                 for reverse, inclusive in flags if full and i % 4 == 0 else [flags[(k + m + i) % 4]]:
                     yield generate(op, dtype, out, reverse=reverse, inclusive=inclusive, variant=variant)
+        for i, dtype in enumerate(dtypes if full else [dtypes[(5 * k) % len(dtypes)]]):
+            out = "int32" if op == "cumsum" and dtype == "bool" else dtype
+            reverse, inclusive = flags[(k + i) % 4]
+            yield generate_columns(op, dtype, out, reverse=reverse, inclusive=inclusive)

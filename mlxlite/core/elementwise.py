@@ -22,6 +22,7 @@ ceil = unary("ceil", accepts="real", doc=_doc("The least integer not below a."))
 floor = unary("floor", accepts="real", doc=_doc("The greatest integer not above a."))
 rint = unary("rint", doc=_doc("The nearest integer, halves to even."))
 square = unary("square", doc=_doc("a * a."))
+_cube = unary("cube", dtype="inexact", doc=_doc("a * a * a."))
 sqrt = unary("sqrt", dtype="inexact", doc=_doc("Square root."))
 rsqrt = unary("rsqrt", dtype="inexact", doc=_doc("1 / sqrt(a)."))
 reciprocal = unary("reciprocal", dtype="inexact", doc=_doc("1 / a."))
@@ -64,7 +65,7 @@ multiply = binary("multiply", doc=_doc("a * b.", "a, b"))
 divide = binary("divide", dtype="inexact", doc=_doc("a / b, of a floating type.", "a, b"))
 floor_divide = binary("floor_divide", doc=_doc("floor(a / b).", "a, b"))
 remainder = binary("remainder", accepts="real", doc=_doc("a - b * floor(a / b): the sign is b's.", "a, b"))
-power = binary("power", doc=_doc("a to the power b.", "a, b"))
+_power = binary("power", doc=_doc("a to the power b.", "a, b"))
 maximum = binary("maximum", doc=_doc("The greater; NaN if either is NaN.", "a, b"))
 minimum = binary("minimum", doc=_doc("The lesser; NaN if either is NaN.", "a, b"))
 arctan2 = binary("arctan2", dtype="inexact", accepts="real", doc=_doc("The angle of the point (b, a).", "a, b"))
@@ -90,7 +91,6 @@ where = select("where", doc=_doc("x where the condition holds, else y.", "condit
 conj = conjugate
 acos, acosh, asin, asinh = arccos, arccosh, arcsin, arcsinh
 atan, atan2, atanh = arctan, arctan2, arctanh
-pow = power
 
 
 def pair(a: Any, b: Any) -> tuple[array, array]:
@@ -100,6 +100,30 @@ def pair(a: Any, b: Any) -> tuple[array, array]:
     if isinstance(b, array):
         return _graph.weak_operand(a, b), b
     return _graph.as_array(a), _graph.as_array(b)
+
+
+def power(a: Any, b: Any, /, *, stream: Any = None) -> array:
+    """a to the power b.
+
+    Polynomials are written with powers: squares and cubes of a floating or complex array, by a Python number, are
+    recorded as products.
+
+    Args:
+        a, b: arrays or numbers.
+        stream: a stream or device.
+
+    Returns:
+        An array of the broadcast shape, of the promoted dtype.
+
+    >>> mx.power(mx.array(2.0), 3).item()
+    8.0
+    """
+    if type(b) in (int, float) and b in (2, 3) and isinstance(a, array) and is_inexact(a.dtype):
+        return (square if b == 2 else _cube)(a, stream=stream)
+    return _power(a, b, stream=stream)
+
+
+pow = power
 
 
 def _shift(primitive: _graph.Primitive, a: Any, b: Any, stream: Any) -> array:

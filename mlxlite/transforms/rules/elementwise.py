@@ -81,6 +81,7 @@ def _abs_jvp(node: TracedNode, tangents: list[Any]) -> array:
 
 _derivative("negative", lambda t, x, out: negative(t))
 _derivative("square", lambda t, x, out: multiply(t, multiply(2, x)))
+_derivative("cube", lambda t, x, out: multiply(t, multiply(3, square(x))))
 _derivative("sqrt", lambda t, x, out: divide(t, multiply(2, out)))
 _derivative("rsqrt", lambda t, x, out: multiply(t, multiply(-0.5, divide(out, x))))
 _derivative("reciprocal", lambda t, x, out: negative(multiply(t, square(out))))
