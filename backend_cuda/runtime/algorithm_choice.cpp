@@ -27,8 +27,7 @@ constexpr double kAdvantage = 1.03;      // of what replaces the heuristic's fir
 constexpr Seconds kBudget{2.0};          // of the process
 constexpr Seconds kNewSizesBudget{0.5};  // of that, for plans that were launched before
 constexpr Seconds kWarmUp{0.06};         // of the host, to load a key's kernels: candidates after that are left out
-constexpr double kRound = 0.015;         // of the device, launching each candidate once: so many are taken
-constexpr double kLongest = 5e-3;        // of one product
+constexpr double kLongest = 1e-3;        // of one product: the clocks of longer ones fall, unseen by a short look
 constexpr double kShort = 2e-4;          // a shorter one is launched several times for each time taken
 constexpr double kHostSeconds = 6e-6;    // to enqueue one, and its part of two events
 constexpr double kFillBandwidth = 3e12;  // at most, in bytes a second
@@ -211,8 +210,7 @@ class Contest {
     void warm_up(std::span<const Algorithm> candidates) {
         auto begun = std::chrono::steady_clock::now();
         for (const Algorithm& algorithm : candidates) {
-            bool is_long = !live_.empty() && static_cast<double>(live_.size()) * live_.front().seconds > kRound;
-            if (live_.size() > 1 && (is_long || std::chrono::steady_clock::now() - begun > kWarmUp)) break;
+            if (live_.size() > 1 && std::chrono::steady_clock::now() - begun > kWarmUp) break;
             if (launch(algorithm) != 0) continue;
             live_.push_back({algorithm, event(2 * live_.size()), event(2 * live_.size() + 1)});
             if (live_.size() == 1) take_times(1);

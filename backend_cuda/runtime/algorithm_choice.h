@@ -7,7 +7,7 @@
 // - unless another takes 3% less, so that noise chooses nothing;
 // - once the process has measured for 2 s, of which 0.5 s may go to keys that a plan meets when it is launched again
 //   with other sizes: a program with new sizes in every call is not held up by more than that;
-// - where there is no memory for scratch operands within the limit, and for products of more than 5 ms.
+// - where there is no memory for scratch operands within the limit, and for products of more than 1 ms.
 // The last two are counted as `unmeasured`.
 #pragma once
 #include <cstddef>
