@@ -10,6 +10,7 @@ import pytest
 
 import mlxlite.core as mx
 import mlxlite.nn as nn
+from backend_cuda import sdpa
 from backend_cuda.lowering.plan import KernelNode, MatmulNode, Plan
 from tests.checked_backend import checked
 from tests.random_programs import RandomProgram
@@ -325,6 +326,23 @@ def test_rows_are_one_kernel(plans: list[Plan]) -> None:
     mx.eval((lambda y: y - y.sum(axis=-1, keepdims=True))(mx.arange(12).reshape(3, 4)))  # integers
     assert len(plans[-1].nodes) > 1
     mx.eval(mx.softmax(x, axis=-1) @ normal(9, 9) + x.sum(axis=-1, keepdims=True), x.sum(axis=-1))
+
+
+def test_attention_by_a_library_and_its_gradient(plans: list[Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where cuDNN takes every call. The result of an attention is the queries of the next: sums are not mixed up."""
+    monkeypatch.setattr(sdpa, "why_unavailable", lambda: None)
+    monkeypatch.setattr(sdpa.Callback, "entry_for", lambda *call: None)
+    q, k, v = (normal(2, heads, 8, 16, seed=s).astype(mx.bfloat16) for s, heads in enumerate((4, 2, 2)))
+    mask = normal(1, 1, 8, seed=5).astype(mx.bfloat16)
+    mx.eval(q, k, v, mask)
+
+    def twice(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        first = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.25, mask="causal")
+        return mx.fast.scaled_dot_product_attention(first, k, v, scale=0.5, mask=mask)
+
+    mx.eval(mx.vjp(twice, [q, k, v], [q])[1])
+    found = labels(plans[-1])
+    assert found.count("sdpa+sdpa_lse") == found.count("sdpa_vjp") == 2 and "sdpa_lse" not in found, found
 
 
 def test_row_programs_serve_rows_of_any_length(plans: list[Plan]) -> None:

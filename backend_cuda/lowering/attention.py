@@ -131,7 +131,7 @@ def _cudnn(b: Builder, i: int) -> bool:
     out = _like_queries(b, i, views[0])
     bias = bias_memory(b, node.inputs[3], views[0], views[1]) if mask in ("bool", "additive") else None
     tensors = [*views, out, *([] if bias is None else [bias])]
-    of_sums = [j for j in b.analysis.consumers[i] if b.tape_nodes[j].name == "sdpa_lse"]
+    of_sums = sums_of(b, i)
     callback = sdpa.Attention(b.dtype(i), mask == "causal", bias is not None, has_sinks, bool(of_sums))
     library = cudnn_node(b, (i, *of_sums), callback, tensors, node.scalar_slot)
     if library is None:
@@ -152,6 +152,12 @@ def _cudnn(b: Builder, i: int) -> bool:
     library.reads = [p.buffer for p in places if p not in library.outputs.values()]
     b.emit(library)
     return True
+
+
+def sums_of(b: Builder, i: int) -> list[int]:
+    """The nodes that want the sums of this attention's softmax, and not those that read its result as their queries."""
+    nodes = b.tape_nodes
+    return [j for j in b.analysis.consumers[i] if nodes[j].name == "sdpa_lse" and nodes[j].inputs[0] == i]
 
 
 def cudnn_node(
