@@ -86,6 +86,20 @@ def test_operands_of_one_element_a_row_and_of_all_rows(length):
     np.testing.assert_allclose(top, expected.max(-1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [7, 90])
+def test_values_that_are_the_same_along_a_row(length):
+    """Are summed as often as there are elements, and written to each."""
+    b = np.random.default_rng(2).normal(size=(6, 1)).astype(np.float32)
+    share = ("op", "divide", (), (0, 1), ("float32", "float32"), "float32")
+    program = [("load", 0), ("value", 0, "float32"), share]
+    rows = (None, 1)
+    kernel = generate(
+        program, [Reduction("sum", 0)], [Operand("float32", (None, 0))], [Output(2, "float32", rows)], 2, Variant(32, 2)
+    )
+    (found,) = emulator.run(kernel, (6, length), [np.broadcast_to(b, (6, length))], [((6, length), np.float32)])
+    np.testing.assert_allclose(found, np.full((6, length), 1 / length), rtol=1e-5)
+
+
 def test_what_makes_no_sense_is_refused():
     program, reductions = _softmax("float32")
     operands, outputs = [Operand("float32", (None, 1))], [Output(5, "float32", (None, 1))]
@@ -99,6 +113,3 @@ def test_what_makes_no_sense_is_refused():
         generate([("iota", 0, ("int", 0), ("int", 1), "float32")], [], [], [], 1, variant)
     with pytest.raises(TypeError, match="no row program for int32"):
         generate([("load", 0), ("value", 0, "int32")], [Reduction("sum", 0)], [Operand("int32", (1,))], [], 1, variant)
-    with pytest.raises(ValueError, match="is of one value a row"):
-        one = [("load", 0), ("value", 0, "float32")]
-        generate(one, [Reduction("sum", 0)], [Operand("float32", (1, 0))], [], 2, variant)

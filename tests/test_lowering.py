@@ -328,6 +328,15 @@ def test_rows_are_one_kernel(plans: list[Plan]) -> None:
     mx.eval(mx.softmax(x, axis=-1) @ normal(9, 9) + x.sum(axis=-1, keepdims=True), x.sum(axis=-1))
 
 
+def test_rows_of_repeated_values(plans: list[Plan]) -> None:
+    column, x = normal(4, 1), normal(4, 9, seed=1)
+    same = mx.broadcast_to(column, (4, 9))
+    mx.eval(same / same.sum(axis=-1, keepdims=True))
+    assert len(plans[-1].nodes) == 1
+    mx.eval((lambda s: [mx.zeros((4, 9)) + s, x * s])(x.sum(axis=-1, keepdims=True)))
+    mx.eval((lambda y: [mx.exp(y) / y.sum(axis=-1, keepdims=True), y * 2])(mx.broadcast_to(x[:, :1], (4, 9))))
+
+
 def test_attention_by_a_library_and_its_gradient(plans: list[Plan], monkeypatch: pytest.MonkeyPatch) -> None:
     """As where cuDNN takes every call. The result of an attention is the queries of the next: sums are not mixed up."""
     monkeypatch.setattr(sdpa, "why_unavailable", lambda: None)

@@ -169,13 +169,10 @@ class RowWriter(ProgramWriter):
         ]
 
     def fits(self, written: Sequence[int]) -> bool:
-        """Whether a thread's part of a row fits into registers, and every reduction has elements to reduce."""
+        """Whether a thread's part of a row fits into registers."""
         loads = [(j, by_row) for j, by_row in self.loads.items()]
         operands = [KernelOperand(self.b.dtype(j), (0 if by_row else 1,)) for j, by_row in loads]
         program, registers = tuple(self.program), [self.registers[m] for m in written]
-        by_row = kernels.is_by_row(program, operands)
-        if any(by_row[r.register] for r in self.reductions):
-            return False
         variant = kernels.choose_variant(self.b.table.value(self.dims[-1]))
         held = kernels.registers_held(program, operands, self.reductions, registers)
         return held * variant.each <= kernels.MAX_REGISTERS // (2 if variant.team == 1024 else 1)
