@@ -209,7 +209,7 @@ FLOAT_UNARY(radians, a * 0.017453292519943295f, a * 0.017453292519943295)
 // ---- functions of 16-bit floats, computed in float by the hardware's approximations (PTX ISA, "Floating Point
 // Instructions"). Relative errors are below 2^-21, but for exp and sigmoid, whose argument is rounded after a product
 // with log2(e): 2^-18 at the ends of float's range, 2^-20 at those of float16's; and for tanh: 2^-11, where rounding to
-// bfloat16 has up to 2^-8 and to float16 2^-11. Infinities, zeros and NaN are those of the exact functions.
+// bfloat16 has up to 2^-9 and to float16 2^-12. Infinities, zeros and NaN are those of the exact functions.
 #ifdef __CUDACC__
 #define HARDWARE(name, instruction)                     \
     DEVICE float hardware_##name(float a) {             \
