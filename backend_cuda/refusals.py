@@ -59,6 +59,10 @@ class _Reasons:
         self.analysis, self.nodes, self.fuse = analysis, analysis.nodes, fuse
         self.plan = plan
         self.node_of = {i: k for k, node in enumerate(plan.nodes) for i in node.covers if self.nodes[i].role == "op"}
+        self.computing: dict[int, set[int]] = {}  # every node that computes an op: several may do so again
+        for k, node in enumerate(plan.nodes):
+            for i in node.covers:
+                self.computing.setdefault(i, set()).add(k)
         self.levels = self._levels()
 
     def all(self) -> Iterator[Found]:
@@ -68,7 +72,7 @@ class _Reasons:
                 continue
             for j in dict.fromkeys(consumer.inputs):
                 p, views = self._behind_views(j)
-                if p not in self.node_of or self.node_of[p] == self.node_of[c]:
+                if p not in self.node_of or self.computing[c] <= self.computing[p]:
                     continue
                 if not (self._elementwise(p) or self._elementwise(c)) or (p, c) in seen:
                     continue
@@ -129,7 +133,7 @@ class _Reasons:
             return f"{len(members)} ops are too many to compute again (at most {MAX_REPEATED_OPS})"
         readers = {self.node_of.get(c) for m in members for c in self.analysis.consumers[m] if c not in members}
         if len(readers) > 1:
-            return "other kernels read it too"
+            return "other kernels read it too, and not all of them can compute it again at no more cost"
         return "one kernel of both would be over a limit, or wait for itself"
 
     def _members(self, i: int) -> set[int]:

@@ -95,6 +95,7 @@ class Builder:
             reduce.fuse(self, units, unit_of)
             residual.fuse(self, units, unit_of)
             row_program.fuse(self, units, unit_of)
+            elementwise.compute_again(self, units, unit_of)
             horizontal.fuse(self, units, unit_of)
         in_place.choose(self, units, unit_of)
 

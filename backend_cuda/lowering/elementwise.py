@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..kernels import copy
@@ -16,15 +16,16 @@ from ..kernels.kernel import KernelSource
 from ..kernels.ops import ITEMSIZE
 from ..kernels.reduce import OPS as REDUCTIONS
 from . import in_place
-from .analysis import MAX_GROUP_OPERANDS, MAX_GROUP_OPS
+from .analysis import DONATING, MAX_GROUP_OPERANDS, MAX_GROUP_OPS
 from .builder import Builder, Operand
 from .plan import Dims, View, row_major
 from .sym import Sym
-from .units import Unit, can_merge, comes_after, dissolve, merge
+from .units import Unit, can_merge, comes_after, dissolve, merge, wait
 
 # Of a dim that is adjacent in memory: shorter ones leave a tile of shared memory mostly empty.
 SHORTEST_TRANSPOSED = 16
 MAX_REPEATED_OPS = 8  # of a group that is computed again for each element it is broadcast to, or by each reader
+MAX_AGAIN_OPS = 16  # of a group that another computes again: more may take longer than reading their result
 MAX_REDUCED_OPERANDS = 4  # of a group in front of a reduction: each is loaded several packs at a time
 CHEAP = frozenset({"astype", "negative", "add", "subtract", "multiply"})
 
@@ -125,6 +126,113 @@ def compute_where_read(b: Builder, units: list[Unit], unit_of: dict[int, int]) -
             b.repeated |= inside
 
 
+def compute_again(b: Builder, units: list[Unit], unit_of: dict[int, int]) -> None:
+    """Let other groups compute again what they read of a group, where they would not read more for that: the steps of
+    an activation for its gradient, from the one array that all of them follow from. Nobody writes them then."""
+    for u, unit in enumerate(units):
+        if not unit.elementwise or not unit.members or unit.recipe is not None:
+            continue
+        if b.analysis.is_empty(unit.members[-1]) or any(b.tape_nodes[m].name == "arange" for m in unit.members):
+            continue
+        group = _Shared(b, units, unit_of, u)
+        if group.repeated and all(_reads_no_more(b, units[v], v_reads, group) for v, v_reads in group.read_by.items()):
+            group.compute_again()
+
+
+class _Shared:
+    """An elementwise group whose readers may compute again what they read of it."""
+
+    def __init__(self, b: Builder, units: list[Unit], unit_of: dict[int, int], u: int) -> None:
+        self._b, self._units, self._unit_of, self._u = b, units, unit_of, u
+        self._inside = set(units[u].members)
+        readers = {m: [r for r in b.analysis.consumers[m] if r not in self._inside] for m in self._inside}
+        computing = {r for rs in readers.values() for r in rs if self._is_computing(r)}
+        # Members that are in memory whatever their readers do, and those that only other programs read.
+        self.stored = {m for m, rs in readers.items() if b.tape_nodes[m].is_output or not computing.issuperset(rs)}
+        self.repeated = {m for m, rs in readers.items() if rs} - self.stored
+        self.read_by: dict[int, set[int]] = {}  # unit -> what it would compute again, unless that is for itself
+        for m in self.repeated:
+            for r in readers[m]:
+                self.read_by.setdefault(unit_of[r], set()).add(m)
+
+    def _is_computing(self, reader: int) -> bool:
+        """Whether a reader is a program, into which more ops can be put."""
+        unit = self._units[self._unit_of[reader]] if reader in self._unit_of else None
+        if unit is None or unit.recipe is not None:
+            return False
+        return unit.elementwise or self._b.tape_nodes[reader].name in REDUCTIONS
+
+    def needed(self, wanted: Iterable[int]) -> tuple[set[int], set[int]]:
+        """The members that are computed for some of them, and the arrays that are read for that."""
+        computed: set[int] = set()
+        read: set[int] = set()
+        stack = list(wanted)
+        while stack:
+            m = stack.pop()
+            if m in computed:
+                continue
+            computed.add(m)
+            for j in self._b.tape_nodes[m].inputs:
+                if j in self._inside and j not in self.stored:
+                    stack.append(j)
+                elif j in self._b.repeated:
+                    read |= _read_by(self._b, {j})
+                elif self._b.tape_nodes[j].role != "scalar":
+                    read.add(j)
+        return computed, read
+
+    def compute_again(self) -> None:
+        """Leave the group what is stored, if anything, and the rest to the readers."""
+        b, units, unit_of, u = self._b, self._units, self._unit_of, self._u
+        unit, readers = units[u], set(self.read_by)
+        computed, read = self.needed(self.repeated)
+        roots = {b.analysis.root(j) for j in read}
+        # Who overwrites what the group reads waits for the readers then, and none of them may wait for it.
+        overwriting = {w for w in unit.followers - readers if not self.stored or self._overwrites(w, roots)}
+        if any(comes_after(units, v, w) for v in readers for w in overwriting):
+            return
+        if not self.stored:
+            dissolve(units, unit_of, u, readers)
+            b.repeated |= self._inside
+            return
+        left, stack = set(), list(self.stored)
+        while stack:
+            m = stack.pop()
+            if m not in left:
+                left.add(m)
+                stack += [j for j in b.tape_nodes[m].inputs if j in self._inside]
+        if b.dims(max(left)) != b.dims(unit.members[-1]):
+            return
+        sources = {unit_of[j] for j in roots if j in unit_of}
+        for v in readers:
+            wait(units, v, sources - {v})
+        for w in overwriting:
+            wait(units, w, readers)
+        for m in self._inside - left:
+            del unit_of[m]
+        unit.members = sorted(left)
+        b.repeated |= computed
+
+    def _overwrites(self, w: int, roots: set[int]) -> bool:
+        nodes, root = self._b.tape_nodes, self._b.analysis.root
+        return any(nodes[m].name in DONATING and root(nodes[m].inputs[0]) in roots for m in self._units[w].members)
+
+
+def _reads_no_more(b: Builder, unit: Unit, wanted: set[int], group: _Shared) -> bool:
+    """Whether a unit reads no more, and computes little more, if it computes what it wants of a group."""
+    computed, read = group.needed(wanted)
+    if unit.elementwise:
+        known, most, n_ops = _read_by(b, set(unit.members)), MAX_GROUP_OPERANDS, len(unit.members)
+    else:
+        known, most, n_ops = set(wanted), MAX_REDUCED_OPERANDS, 0
+    if len((known - wanted) | read) > most or n_ops + len(computed) > MAX_GROUP_OPS:
+        return False
+    is_broadcast = unit.elementwise and any(b.dims(m) != b.dims(unit.members[-1]) for m in wanted)
+    if len(computed) > (MAX_REPEATED_OPS if is_broadcast else MAX_AGAIN_OPS):
+        return False
+    return sum(_nbytes(b, j) for j in read - known) <= 1.25 * sum(_nbytes(b, m) for m in wanted)
+
+
 def _read_by(b: Builder, members: set[int]) -> set[int]:
     """The arrays that a group reads, if it computes what every reader computes for itself."""
     found: set[int] = set()
@@ -173,7 +281,11 @@ def write_group(b: Builder, members: Sequence[int]) -> tuple[ProgramWriter, list
     writer = ProgramWriter(b, b.dims(members[-1]))
     for m in members:
         writer.add(m)
-    written = [m for m in members if b.tape_nodes[m].is_output or set(b.analysis.consumers[m]) - inside]
+    written = [
+        m
+        for m in members
+        if b.tape_nodes[m].is_output or (m not in b.repeated and set(b.analysis.consumers[m]) - inside)
+    ]
     return writer, [(in_place.result(b, m, inside, writer.operands), writer.registers[m]) for m in written]
 
 

@@ -391,6 +391,10 @@ class _Part:
             writer.add(m)
         inside = {*members, *(p.node for p in self.piece.products)}
         candidates = [*(p.node for p in self.piece.products), *members]
-        kept = [m for m in candidates if b.tape_nodes[m].is_output or set(b.analysis.consumers[m]) - inside]
+        kept = [
+            m
+            for m in candidates
+            if b.tape_nodes[m].is_output or (m not in b.repeated and set(b.analysis.consumers[m]) - inside)
+        ]
         one = (b.lift(1),)
         return [(b.result(m), writer.registers[m], one) for m in kept]

@@ -165,7 +165,11 @@ class RowWriter(ProgramWriter):
         """The members that others read."""
         b = self.b
         return [
-            m for m in members if b.tape_nodes[m].is_output or set(b.readers(m)) - self._inside or _has_kept_view(b, m)
+            m
+            for m in members
+            if b.tape_nodes[m].is_output
+            or (m not in b.repeated and set(b.readers(m)) - self._inside)
+            or _has_kept_view(b, m)
         ]
 
     def fits(self, written: Sequence[int]) -> bool:
