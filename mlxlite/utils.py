@@ -6,6 +6,8 @@ from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
+from . import _graph
+
 IsLeaf = Callable[[Any], bool] | None
 
 
@@ -26,14 +28,7 @@ def tree_map(fn: Callable[..., Any], tree: Any, *rest: Any, is_leaf: IsLeaf = No
     >>> tree_map(lambda x: x + 1, {"a": [1, 2]})
     {'a': [2, 3]}
     """
-    if is_leaf is not None and is_leaf(tree):
-        return fn(tree, *rest)
-    if isinstance(tree, (list, tuple)):
-        children = [tree_map(fn, child, *(r[i] for r in rest), is_leaf=is_leaf) for i, child in enumerate(tree)]
-        return _rebuild(type(tree), children)
-    if isinstance(tree, dict):
-        return {key: tree_map(fn, child, *(r[key] for r in rest), is_leaf=is_leaf) for key, child in tree.items()}
-    return fn(tree, *rest)
+    return _graph.tree_map(fn, tree, rest, is_leaf)
 
 
 def tree_map_with_path(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections import namedtuple
 from functools import partial
 from typing import Any
 
@@ -352,3 +353,20 @@ def test_deep_functions():
     x = mx.ones((2,))
     np.testing.assert_allclose(to_numpy(compiled(x)), to_numpy(compiled(x)))
     np.testing.assert_allclose(to_numpy(compiled(x)), to_numpy(f(x)), rtol=1e-5)
+
+
+@pytest.mark.mlxlite_only
+def test_structures_that_differ_are_traced_apart() -> None:
+    x, row = mx.zeros((2, 3)), mx.zeros(6)
+    pair = namedtuple("pair", "a b")
+    structures: list[Any] = [
+        x, row, x.astype(mx.float16), x.reshape(3, 2), [x], (x,), [[x]], [x, x], [[x], x], [x, [x]], (x, x), pair(x, x),
+        {"a": x}, {"b": x}, {"a": x, "b": row}, {"b": row, "a": x}, {1: x}, {"1": x}, {"a": {"b": x}}, {"": x},
+        [], {}, (), None, 1, 1.0, True, "1", [1, x], {"\ud800": x}, [0.0, x], [-0.0, x],
+    ]  # fmt: skip
+    traced = []
+    f = mx.compile(lambda tree: (traced.append(tree), x * 2)[1])
+    for _ in range(2):
+        for tree in structures:
+            f(tree)
+    assert len(traced) == len(structures)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.module_under_test import IS_MLX, subpackage
+from tests.module_under_test import IS_MLX, mx, subpackage
 
 utils = subpackage("utils")
 
@@ -124,3 +124,42 @@ def test_errors():
 def test_docstrings():
     failed, tried = doctest.testmod(utils)
     assert tried > 5 and failed == 0
+
+
+# ---- what walking a tree must not break
+
+
+class Items(list):
+    pass
+
+
+@pytest.mark.mlxlite_only
+def test_tree_map_keeps_named_tuples_and_subclasses_of_list() -> None:
+    tree = {"pair": Pair(1, (2,)), "items": Items([3])}
+    mapped = utils.tree_map(lambda x, y: x + y, tree, {"pair": (10, [20]), "items": [30], "more": None})
+    assert mapped == {"pair": Pair(11, (22,)), "items": [33]}
+    assert type(mapped["pair"]) is Pair and type(mapped["items"]) is Items
+
+
+def test_tree_map_raises_what_the_function_and_the_other_trees_raise() -> None:
+    with pytest.raises(ZeroDivisionError):
+        utils.tree_map(lambda x: 1 / x, [1, {"a": 0}])
+    with pytest.raises(KeyError, match="a"):
+        utils.tree_map(lambda x, y: x, {"a": 1}, {})
+    with pytest.raises(IndexError):
+        utils.tree_map(lambda x, y: x, [1, 2], [1])
+
+
+def test_a_tree_that_holds_itself_raises_recursion_error() -> None:
+    tree: list[Any] = [1]
+    tree.append({"again": tree})
+    with pytest.raises(RecursionError):
+        utils.tree_map(lambda x: x, tree)
+    with pytest.raises(RecursionError):
+        mx.value_and_grad(lambda p: mx.array(0.0))(tree)
+
+
+def test_a_dict_that_grows_while_it_is_mapped_raises() -> None:
+    tree = {"a": 1, "b": 2}
+    with pytest.raises(RuntimeError, match="dictionary changed size during iteration"):
+        utils.tree_map(lambda x: tree.setdefault(f"new {x}", 0), tree)

@@ -28,5 +28,6 @@ nb::tuple int_tuple(const Range& values) {
 }
 
 void bind_traces(nb::module_& m);  // trace_module.cpp
+void bind_trees(nb::module_& m);   // tree_module.cpp
 
 }  // namespace mlxlite

@@ -443,6 +443,7 @@ NB_MODULE(_graph, m) {
     });
 
     bind_traces(m);
+    bind_trees(m);
 
     nb::class_<TapeNode>(m, "TapeNode")
         .def_ro("role", &TapeNode::role)

@@ -9,6 +9,7 @@ from typing import Any
 
 import mlxlite.core as mx
 
+from .. import _graph
 from ..utils import tree_flatten, tree_unflatten
 
 # (the module that holds the value, its key there, the value) -> keep it?
@@ -164,11 +165,11 @@ class Module(dict):
 
     def parameters(self) -> dict[str, Any]:
         """All arrays below this module, as nested dicts and lists."""
-        return _arrays_of(self, trainable=False)
+        return _graph.arrays_of_module(self, False, Module)
 
     def trainable_parameters(self) -> dict[str, Any]:
         """The arrays that are not frozen, as nested dicts and lists."""
-        return _arrays_of(self, trainable=True)
+        return _graph.arrays_of_module(self, True, Module)
 
     def children(self) -> dict[str, Any]:
         """The modules directly below this one, as nested dicts and lists."""
@@ -214,24 +215,8 @@ class Module(dict):
             ValueError: (strict) a name or list position that is not there, or a value that is no array.
         """
 
-        def put(place: Any, key: Any, value: Any) -> None:
-            current = place[key]
-            if not isinstance(current, mx.array):
-                replace(current, value)
-            elif strict and not isinstance(value, mx.array):
-                raise ValueError(f"Received invalid type: {type(value).__name__} for parameter {key!r}.")
-            elif isinstance(place, Module) and key in place.__dict__:
-                # As __setitem__ does where an array takes the place of an array.
-                dict.__setitem__(place, key, value)
-                place.__dict__[key] = value
-            else:
-                place[key] = value
-
-        def replace(place: Any, values: Any) -> None:
-            for key, value in _matching(place, values, strict, "parameter"):
-                put(place, key, value)
-
-        replace(self, parameters)
+        if not _graph.put_arrays(self, parameters, Module):
+            _put(self, parameters, strict)
         return self
 
     def update_modules(self, modules: dict, strict: bool = True) -> Module:
@@ -370,32 +355,16 @@ class Module(dict):
         return self.train(False)
 
 
-def _arrays_of(module: Module, trainable: bool) -> dict[str, Any]:
-    """What `filter_and_map` gives for the filter of parameters, or of trainable ones, without asking it for each item:
-    a step of training goes over all of them several times."""
-    frozen = module._no_grad if trainable else ()
-    found: dict[str, Any] = {}
-    for key, value in module.items():
-        if not isinstance(value, (mx.array, dict, list)) or key[:1] == "_" or key in frozen:
-            continue
-        found[key] = value if isinstance(value, mx.array) else _arrays_in(module, key, value, trainable)
-    return found
-
-
-def _arrays_in(module: Module, key: str, value: Any, trainable: bool) -> Any:
-    """The same of an item: a module, or a dict or list, in which what is no parameter leaves {}."""
-    if isinstance(value, Module):
-        return _arrays_of(value, trainable)
-    frozen = module._no_grad if trainable else ()
-
-    def one(name: str, item: Any) -> Any:
-        if not isinstance(item, (mx.array, dict, list)) or name in frozen:
-            return {}
-        return item if isinstance(item, mx.array) else _arrays_in(module, name, item, trainable)
-
-    if isinstance(value, dict):
-        return {k: one(f"{key}.{k}", item) for k, item in value.items()}
-    return [one(f"{key}.{i}", item) for i, item in enumerate(value)]
+def _put(place: Any, values: Any, strict: bool) -> None:
+    """As `_graph.put_arrays`, which has found that not all values have a place: the error, or all that have one."""
+    for key, value in _matching(place, values, strict, "parameter"):
+        current = place[key]
+        if not isinstance(current, mx.array):
+            _put(current, value, strict)
+        elif strict and not isinstance(value, mx.array):
+            raise ValueError(f"Received invalid type: {type(value).__name__} for parameter {key!r}.")
+        else:
+            place[key] = value
 
 
 def _as_list(keys: str | list[str]) -> list[str]:

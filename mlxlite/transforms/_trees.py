@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+from .. import _graph
 from .._graph import array
 
 
@@ -13,33 +14,14 @@ def rebuild(kind: type, children: list[Any]) -> Any:
     return kind(*children) if hasattr(kind, "_fields") else tuple(children) if issubclass(kind, tuple) else children
 
 
-# No function here is defined inside another and calls itself: that would be a cycle that keeps arrays until Python
-# collects garbage.
-
-
 def leaves(tree: Any) -> list[Any]:
     """The leaves in order."""
-    found: list[Any] = []
-    _collect(tree, found)
-    return found
-
-
-def _collect(node: Any, found: list[Any]) -> None:
-    if type(node) is array:  # as most are: a tree of parameters is gone over several times for each step of training
-        found.append(node)
-    elif isinstance(node, (list, tuple)):
-        for child in node:
-            _collect(child, found)
-    elif isinstance(node, dict):
-        for child in node.values():
-            _collect(child, found)
-    else:
-        found.append(node)
+    return _graph.tree_leaves(tree)
 
 
 def arrays(tree: Any) -> list[array]:
     """The leaves, which must all be arrays. ValueError otherwise."""
-    found = leaves(tree)
+    found = _graph.tree_leaves(tree)
     for leaf in found:
         if not isinstance(leaf, array):
             raise ValueError(
@@ -50,7 +32,7 @@ def arrays(tree: Any) -> list[array]:
 
 def some_arrays(tree: Any) -> list[array]:
     """The leaves that are arrays."""
-    return [leaf for leaf in leaves(tree) if isinstance(leaf, array)]
+    return _graph.tree_arrays(tree)
 
 
 def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
@@ -63,24 +45,13 @@ def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
 
 
 def replace(tree: Any, values: list[Any]) -> Any:
-    """The same tree with other leaves, in order."""
-    return _replaced(tree, iter(values))
-
-
-def _replaced(node: Any, rest: Iterator[Any]) -> Any:
-    if type(node) is array:
-        return next(rest)
-    if isinstance(node, dict):
-        return {key: next(rest) if type(child) is array else _replaced(child, rest) for key, child in node.items()}
-    if isinstance(node, (list, tuple)):
-        return rebuild(type(node), [_replaced(child, rest) for child in node])
-    return next(rest)
+    """The same tree with other leaves, in order. A subclass of dict becomes a dict, a named tuple remains one."""
+    return _graph.tree_replace(tree, values, False)
 
 
 def replace_arrays(tree: Any, values: list[Any]) -> Any:
     """The same tree with other values for the leaves that are arrays, in order."""
-    rest = iter(values)
-    return map_leaves(lambda leaf: next(rest) if isinstance(leaf, array) else leaf, tree)
+    return _graph.tree_replace(tree, values, True)
 
 
 def fill(tree: Any, values: list[Any]) -> None:
@@ -88,19 +59,7 @@ def fill(tree: Any, values: list[Any]) -> None:
 
     An array that stands in a tuple, which cannot be written to, is itself made to have the value.
     """
-    _fill(tree, iter(values))
-
-
-def _fill(node: Any, rest: Iterator[Any]) -> None:
-    keys: Any = range(len(node)) if isinstance(node, (list, tuple)) else list(node) if isinstance(node, dict) else ()
-    for key in keys:
-        child = node[key]
-        if not isinstance(child, array):
-            _fill(child, rest)
-        elif isinstance(node, tuple):
-            child._replace(next(rest))
-        else:
-            node[key] = next(rest)
+    _graph.tree_fill(tree, values)
 
 
 def spread_prefix(prefix: Any, tree: Any) -> list[Any]:
@@ -129,10 +88,7 @@ def _spread(above: Any, node: Any, found: list[Any]) -> None:
         found.extend([above] * len(leaves(node)))
 
 
-def structure(tree: Any, leaf: Callable[[Any], Any]) -> Any:
-    """The structure of a tree, hashable, with `leaf(x)` for the leaves. The order of a dict's keys is part of it."""
-    if isinstance(tree, (list, tuple)):
-        return (type(tree), *[structure(child, leaf) for child in tree])
-    if isinstance(tree, dict):
-        return (dict, tuple(tree), *[structure(child, leaf) for child in tree.values()])
-    return leaf(tree)
+def key(tree: Any, leaf: Callable[[Any], Any]) -> Any:
+    """Hashable: the structure of a tree, with the order of a dict's keys, the shapes and dtypes of its arrays, and
+    `leaf(x)` for its other leaves."""
+    return _graph.tree_key(tree, leaf)

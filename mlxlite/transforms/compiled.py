@@ -32,8 +32,6 @@ def enable_compile() -> None:
 
 
 def _key_of(leaf: Any) -> Any:
-    if isinstance(leaf, array):
-        return (leaf.shape, leaf.dtype.name)
     if isinstance(leaf, float):
         return leaf.hex()  # 0.0 and -0.0 differ, and a NaN is itself
     if leaf is None or isinstance(leaf, (int, str)):  # bool is an int
@@ -44,8 +42,9 @@ def _key_of(leaf: Any) -> Any:
     )
 
 
-def _shape_of_state(leaf: Any) -> Any:
-    return (leaf.shape, leaf.dtype.name) if isinstance(leaf, array) else None
+def _of_no_account(leaf: Any) -> Any:
+    """Of the state, only arrays are part of the key."""
+    return None
 
 
 class _Compiled:
@@ -155,8 +154,8 @@ def compile(
             return fun(*args, **kwargs)
         call = (args, kwargs)
         key = (
-            _trees.structure(call, _key_of),
-            _trees.structure(inputs, _shape_of_state),
+            _trees.key(call, _key_of),
+            _trees.key(inputs, _of_no_account),
             _graph.default_device().type.name,
         )
         given = _trees.some_arrays(call) + _trees.some_arrays(inputs)
