@@ -44,6 +44,8 @@ def gradients(name, x, w, c):
         ("bfloat16", 2, 4100, "xw"),
         ("float32", 4, 10, "no weight"),
         ("bfloat16", 300, 1040, "xw"),  # more rows than blocks
+        ("bfloat16", 19, 768, "xw and a sum"),
+        ("float32", 3, 33, "x and a sum"),
     ],
 )
 def test_gradients(name, dtype, rows, features, wanted):
@@ -55,11 +57,16 @@ def test_gradients(name, dtype, rows, features, wanted):
     )
     w = None if wanted == "no weight" else rng.normal(size=features).astype(kind)
     dx, dw = gradients(name, x, w, c)
-    of_x, of_weight = wanted in ("xw", "x", "no weight"), wanted in ("xw", "w")
-    kernel = generate(name, dtype, features, EPS, has_weight=w is not None, of_x=of_x, of_weight=of_weight)
+    of_x, of_weight, adds = wanted != "w", wanted[:2] in ("xw", "w"), wanted.endswith("a sum")
+    addend = rng.normal(size=(rows, features + 1)).astype(kind)[:, :features]
+    parts = {"of_x": of_x, "of_weight": of_weight, "adds": adds}
+    kernel = generate(name, dtype, features, EPS, has_weight=w is not None, **parts)
     blocks = evaluate_size(blocks_of("d0", features), {"d0": rows})
     types = [(dx.shape, kind)] * of_x + [((blocks, features), np.dtype(np.float32))] * of_weight
     operands = [x, *([w] if w is not None and of_x else []), c]
+    if adds:
+        operands.append(addend)
+        dx = dx + addend.astype(np.float64)
     found = emulator.run(kernel, (rows, features), operands, types)
     tolerance = TOLERANCE[dtype]
     if of_x:

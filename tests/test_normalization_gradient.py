@@ -144,3 +144,30 @@ def test_both_gradients_are_one_kernel_and_its_sums():
     found = mx.vjp(function_of("rms_norm"), [x, w], [c])[1]
     labels = [node.label for node in mx.explain(*found, device=mx.gpu).nodes]
     assert labels == ["norm_vjp+norm_vjp_weight", "column sums"], labels
+
+
+@pytest.mark.mlxlite_only
+@pytest.mark.parametrize("name", ["rms_norm", "layer_norm"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_gradient_is_added_to_that_around_the_norm(name, dtype, before):
+    x, *affine, c = (a.astype(getattr(mx, dtype)) for a in arrays_of(name, (40, 24)))
+    norm = function_of(name)
+    mx.eval(x, c, *affine)
+
+    def around(x, *affine):
+        return norm(x, *affine) + x if before else x + norm(x, *affine)
+
+    def gradients():
+        return mx.vjp(around, [x, *affine], [c])[1]
+
+    alone = mx.vjp(norm, [x, *affine], [c])[1]
+    expected = [alone[0].astype(mx.float32) + c.astype(mx.float32), *alone[1:]]
+    for a, b in zip(gradients(), expected, strict=True):
+        tolerance = 2e-5 if dtype == "float32" else 2**-6
+        np.testing.assert_allclose(to_numpy(a.astype(mx.float32)), to_numpy(b.astype(mx.float32)), tolerance, tolerance)
+    labels = [node.label for node in mx.explain(*gradients(), device=mx.gpu).nodes]
+    assert "add" not in labels and any("norm_vjp" in label and "add" in label for label in labels), labels
+    kept = mx.vjp(norm, [x, *affine], [c])[1]
+    labels = [node.label for node in mx.explain(kept[0], kept[0] + c, device=mx.gpu).nodes]
+    assert "add" in labels, labels  # the gradient itself is asked for, too

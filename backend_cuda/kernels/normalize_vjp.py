@@ -6,7 +6,7 @@ A row is read once. With n = (x - mean) / deviation (mean 0 for rms_norm), c the
 
 A block goes over many rows and adds c n up in registers; its sums go to memory once, and `generate_column_sums` adds up
 those of all blocks. Model: x and c are read and dx is written, 3 times the bytes of x, and 2 or 3 times `MAX_BLOCKS`
-rows of float32.
+rows of float32. An addend of dx is read once more, which is less than to write dx, and to read it for the sum.
 """
 
 from __future__ import annotations
@@ -42,9 +42,18 @@ def _threads(features: int) -> int:
 
 
 def generate(
-    name: str, dtype: str, features: int, eps: float, *, has_weight: bool, of_x: bool, of_weight: bool
+    name: str,
+    dtype: str,
+    features: int,
+    eps: float,
+    *,
+    has_weight: bool,
+    of_x: bool,
+    of_weight: bool,
+    adds: bool = False,
 ) -> KernelSource:
-    """Loop dim 0: rows. Operands x, the weight if there is one and dx is wanted, c; x and c with a stride along dim 0.
+    """Loop dim 0: rows. Operands x, the weight if there is one and dx is wanted, c, and what is added to dx if `adds`;
+    all but the weight with a stride along dim 0.
 
     Outputs: dx, contiguous, of the dtype, if wanted; the sums of blocks, float32, (blocks, features), if dw is wanted.
 
@@ -55,23 +64,25 @@ def generate(
         eps: that of the normalisation.
         has_weight: whether the result was multiplied by a weight.
         of_x, of_weight: what is wanted, at least one.
+        adds: whether another array is added to dx, before it is rounded.
 
     Raises:
         TypeError: another dtype.
-        ValueError: features out of range, or nothing wanted.
+        ValueError: features out of range, nothing wanted, or an addend without a dx.
 
     >>> generate("rms_norm", "bfloat16", 768, 1e-5, has_weight=True, of_x=True, of_weight=True).launch.grid
     (('min', ('cdiv', 'd0', 8), 264), 1, 1)
     """
     if dtype not in DTYPES:
         raise TypeError(f"[{name}] no CUDA kernel for the gradient in {dtype}; use one of {DTYPES}.")
-    if name not in NAMES or not 1 <= features <= MAX_FEATURES or not (of_x or of_weight):
-        raise ValueError(f"[{name}] no gradient of rows of {features} features (x: {of_x}, weight: {of_weight})")
+    if name not in NAMES or not 1 <= features <= MAX_FEATURES or not (of_x or of_weight) or adds > of_x:
+        wanted = f"x: {of_x}, weight: {of_weight}, adds: {adds}"
+        raise ValueError(f"[{name}] no gradient of rows of {features} features ({wanted})")
     team, threads, ctype = team_of(features), _threads(features), storage(dtype)
     weighted = has_weight and of_x
     params = Params()
     params.add(("dim", 0), "i64 d0")
-    operands = ["x", *(["w"] if weighted else []), "c"]
+    operands = ["x", *(["w"] if weighted else []), "c", *(["a"] if adds else [])]
     for i, operand in enumerate(operands):
         params.add(("ptr", i), f"const {ctype}* {operand}_rows")
         if operand != "w":
@@ -99,6 +110,8 @@ def generate(
         "    const i64 next = row + step;  // on its way while this row's sums go from thread to thread",
         "    if (next < d0) next_x = R::load(x_rows + next * x_stride), next_c = R::load(c_rows + next * c_stride);",
     ]
+    if adds:
+        body.append("    const typename R::Raw a = R::load(a_rows + row * a_stride);")
     forget = [f"    {row}.forget_floats();" for row in rows.split(", ")]
     deviation, shift = "x", ""
     if name == "layer_norm":
@@ -126,19 +139,23 @@ def generate(
             f"    R::for_each([&](float& t, float x, float c) {{ t += c * ({deviation} * inverse); }}, total, x, c);"
         )
     if of_x:
+        more, other, addend = (", float a", ", a", "a + ") if adds else ("", "", "")
         body += [
             f"    const float slope = of_row.second / {features} * inverse * inverse;",
-            f"    R::store_each(dx + row * {features}, [&]({taken}) {{",
-            f"        return inverse * ({g}{shift} - {deviation} * slope);",
-            f"    }}, {rows});",
+            f"    R::store_each(dx + row * {features}, [&]({taken}{more}) {{",
+            f"        return {addend}inverse * ({g}{shift} - {deviation} * slope);",
+            f"    }}, {rows}{other});",
         ]
     body.append("}")
     if of_weight:
         body.append(f"total.template store_sums<{threads}>(sums + i64(blockIdx.x) * {features});")
-    label = f"{name}_vjp_{dtype}_{features}" + "".join(part for part, on in (("_x", of_x), ("_w", of_weight)) if on)
+    parts = (("_x", of_x), ("_w", of_weight), ("_add", adds))
+    label = f"{name}_vjp_{dtype}_{features}" + "".join(part for part, on in parts if on)
     # Two blocks to a multiprocessor, as `MAX_BLOCKS` has it, where the sums, a row, the next one and the weight fit.
     elements = -(-features // team)
-    together = 2 if elements + 5 * elements * ITEMSIZE[dtype] // 4 + 30 <= 65536 // (2 * threads) else 1
+    together = (
+        2 if elements + (6 if adds else 5) * elements * ITEMSIZE[dtype] // 4 + 30 <= 65536 // (2 * threads) else 1
+    )
     launch = Launch((threads, 1, 1), (blocks_of("d0", features), 1, 1))
     return define(label, _HEADER, params, body, launch, together=together)
 
@@ -185,4 +202,5 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
             for features in (768, 33, 3000, 8192):
                 yield generate(name, dtype, features, 1e-5, has_weight=True, of_x=True, of_weight=True)
             yield generate(name, dtype, 64, 1e-5, has_weight=False, of_x=True, of_weight=False)
+            yield generate(name, dtype, 768, 1e-5, has_weight=True, of_x=True, of_weight=True, adds=True)
             yield generate(name, dtype, 64, 1e-5, has_weight=True, of_x=False, of_weight=True)

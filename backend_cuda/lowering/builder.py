@@ -86,7 +86,7 @@ class Builder:
         return Plan(self.table, self.tape.n_sizes, self.tape.n_scalars, self.nodes, edges, outputs, slots)
 
     def _regroup(self, units: list[Unit], unit_of: dict[int, int]) -> None:
-        from . import elementwise, horizontal, in_place, reduce, residual, row_product, row_program
+        from . import elementwise, horizontal, in_place, normalize_vjp, reduce, residual, row_product, row_program
 
         if self._fuse:
             elementwise.compute_where_read(self, units, unit_of)
@@ -94,6 +94,7 @@ class Builder:
             row_product.fuse(self, units, unit_of)
             reduce.fuse(self, units, unit_of)
             residual.fuse(self, units, unit_of)
+            normalize_vjp.fuse(self, units, unit_of)
             row_program.fuse(self, units, unit_of)
             elementwise.compute_again(self, units, unit_of)
             horizontal.fuse(self, units, unit_of)
