@@ -55,10 +55,11 @@ test-against-mlx: build/compiled
 
 # For an environment that has a GPU and what the extras cuda, test and bench name; nothing is installed.
 GPU_PYTHON ?= python3
+GPU_WORKERS ?= 8
 gpu-test:
 	cmake -S . -B build/gpu -G Ninja -DPython_EXECUTABLE=$$(command -v $(GPU_PYTHON)) > /dev/null
 	cmake --build build/gpu && cmake --install build/gpu --prefix . > /dev/null
-	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m pytest --device gpu tests
+	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m pytest -n $(GPU_WORKERS) --device gpu tests
 
 # 20,000 random graphs on the GPU against the CPU; ARGS="--device plans --graphs 3000" needs no GPU.
 random-graphs:
