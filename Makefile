@@ -59,15 +59,15 @@ GPU_WORKERS ?= 8
 gpu-test:
 	cmake -S . -B build/gpu -G Ninja -DPython_EXECUTABLE=$$(command -v $(GPU_PYTHON)) > /dev/null
 	cmake --build build/gpu && cmake --install build/gpu --prefix . > /dev/null
-	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m pytest -n $(GPU_WORKERS) --device gpu tests
+	PYTHONPATH=$(CURDIR):$$PYTHONPATH $(GPU_PYTHON) -m pytest -n $(GPU_WORKERS) --device gpu tests
 
 # 20,000 random graphs on the GPU against the CPU; ARGS="--device plans --graphs 3000" needs no GPU.
 random-graphs:
-	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) tools/random_graphs.py $(ARGS)
+	PYTHONPATH=$(CURDIR):$$PYTHONPATH $(GPU_PYTHON) tools/random_graphs.py $(ARGS)
 
 # make bench ARGS="kernels matmul --peers mlxlite,torch"; suites: overhead array kernels matmul attention llm train
 bench:
-	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) benchmarks/run.py $(ARGS)
+	PYTHONPATH=$(CURDIR):$$PYTHONPATH $(GPU_PYTHON) benchmarks/run.py $(ARGS)
 
 lint: build/installed
 	$(BIN)/ruff check .

@@ -9,22 +9,28 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from backend_cuda.kernels.normalize import choose_variant, generate_layer_norm, generate_rms_norm, generate_softmax
+from backend_cuda.kernels.normalize import (
+    Variant,
+    choose_variant,
+    generate_layer_norm,
+    generate_rms_norm,
+    generate_softmax,
+)
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not installed")
 
 TOLERANCE = {"bfloat16": 2**-8, "float16": 2**-10, "float32": 3e-6, "float64": 1e-14, "complex64": 5e-6}
 FLOATS = ("bfloat16", "float16", "float32", "float64")
-VARIANTS = ("short", "warp", "wide_warp", "small", "block", "long")
-# Short rows; rows that begin anywhere; and last, rows that do not fit into registers.
+# Of 16 bytes a pack. The shapes of each: rows of whole packs and others, such as fit into registers and longer ones.
 SHAPES = {
-    "short": [(1, 1), (70, 8), (3, 130), (5, 37), (2, 300)],
-    "warp": [(1, 1), (9, 64), (3, 333), (2, 1030), (2, 2049)],
-    "wide_warp": [(1, 1), (9, 768), (3, 1001), (2, 1030)],
-    "small": [(1, 1), (2, 576), (2, 2001), (1, 4105)],
-    "block": [(1, 1), (2, 576), (2, 2005), (1, 8205)],
-    "long": [(1, 3), (2, 4096), (1, 16401)],
+    Variant(4, 1): [(1, 1), (70, 8), (3, 130), (5, 37)],
+    Variant(8, 4): [(70, 64), (5, 37), (2, 304)],
+    Variant(32, 3): [(9, 192), (3, 333), (2, 768), (2, 2049)],
+    Variant(64, 4): [(1, 1), (3, 1000), (2, 1030), (2, 2056)],
+    Variant(256, 2): [(2, 576), (2, 2001), (1, 4105)],
+    Variant(512, 4): [(1, 3), (2, 4096), (1, 16401)],
 }
+VARIANTS = tuple(SHAPES)
 
 
 def numpy_dtype(dtype: str) -> np.dtype:
@@ -50,7 +56,8 @@ def _cases():
             own = list(itertools.product((dtype, None), (dtype, None)))[(k + m) % 4]
             yield "layer_norm", variant, dtype, own, generate_layer_norm(dtype, *own, variant)
     own = ("float16", "float32")
-    yield "layer_norm", "warp", "float16", own, generate_layer_norm("float16", *own, "warp")
+    variant = Variant(8, 4)
+    yield "layer_norm", variant, "float16", own, generate_layer_norm("float16", *own, variant)
 
 
 CASES = list(_cases())
@@ -101,7 +108,7 @@ def test_softmax_of_infinities(variant):
     x = np.array(rows, np.float32)
     kernel = generate_softmax("float32", variant)
     for repeats in (1, 300, 8000):
-        if repeats > 1 and variant in ("short", "warp") and repeats > 300:
+        if repeats > 300 and variant.team <= 32:
             continue
         a = np.repeat(x, repeats, 1)
         with np.errstate(all="ignore"):
@@ -112,20 +119,23 @@ def test_softmax_of_infinities(variant):
 
 def test_a_repeated_row():
     x = np.broadcast_to(normal(np.random.default_rng(0), (1, 40), "float16"), (3, 40))
-    kernel = generate_softmax("float16", "warp")
+    kernel = generate_softmax("float16", Variant(32, 1))
     (found,) = emulator.run(kernel, x.shape, [x], [(x.shape, np.float16)])
     np.testing.assert_allclose(wide(found), expected("softmax", x, ()), rtol=1e-3)
 
 
-def test_the_chosen_variant_is_one_of_those():
-    for rows, n in itertools.product((1, 300, 5000), (1, 100, 1000, 5000, 100_000)):
-        assert choose_variant(rows, n) in VARIANTS
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "complex64"])
+def test_the_chosen_variant_holds_rows_as_long_as_can_be(dtype):
+    width = 16 // numpy_dtype(dtype).itemsize
+    for rows, n in itertools.product((1, 300, 5000), (1, 7, 96, 100, 1000, 1024, 5000, 100_000)):
+        variant = choose_variant(dtype, rows, n)
+        assert variant.team * variant.packs * width >= n or variant == Variant(512, 4)
 
 
 def test_other_dtypes_are_refused():
     with pytest.raises(TypeError, match=r"\[softmax\].*int32"):
-        generate_softmax("int32", "warp")
+        generate_softmax("int32", Variant(32, 1))
     with pytest.raises(TypeError, match=r"\[rms_norm\].*int8"):
-        generate_rms_norm("float32", "int8", "warp")
-    with pytest.raises(ValueError, match="unknown variant 'huge'"):
-        generate_layer_norm("float32", None, None, "huge")
+        generate_rms_norm("float32", "int8", Variant(32, 1))
+    with pytest.raises(ValueError, match="no team of 48 threads with 2 packs each"):
+        Variant(48, 2)

@@ -29,6 +29,8 @@ _UNTYPED = {
     "__new__",
     "__delitem__",
     "__vectorcalloffset__",
+    "__buffer__",  # Python 3.12 shows these two of every type that has a buffer
+    "__release_buffer__",
     "__repr__",
     "__str__",
     "__format__",

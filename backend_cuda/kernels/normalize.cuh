@@ -1,4 +1,4 @@
-// A row that a team of threads goes over several times: held in registers if it fits, else read again each time.
+// Rows that a team of threads goes over several times: held in registers if they fit, else read again each time.
 #pragma once
 #include "reduce.cuh"
 
@@ -12,11 +12,34 @@ DEVICE void store_range(T* p, const Pack<T, kWidth>& x, int first, int last) {
     }
 }
 
-// kTeam threads, a few lanes, a warp or a block, with room for kElements each. Packs lie on 16-byte boundaries of
-// memory, so the first may begin before the row; what is of no row is seen as `filler`.
-template <class T, int kTeam, int kElements>
-struct Row {
-    static constexpr int kWidth = 16 / sizeof(T), kPacks = kElements / kWidth, kThreads = kTeam, kAhead = 2;
+// The greater of two, or NaN: for floats one instruction, where the sign of a zero does not matter.
+template <class C>
+DEVICE C greater_or_nan(C a, C b) {
+    return op_maximum(a, b);
+}
+#ifdef __CUDACC__
+DEVICE float greater_or_nan(float a, float b) {
+    float r;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
+#endif
+
+// What the lanes of a warp, or the threads of a block, merge of what each of them has.
+template <class Op, int kTeam>
+DEVICE typename Op::State merge_team(typename Op::State s) {
+    if constexpr (kTeam <= 32) {
+        return merge_lanes<Op, kTeam>(s);
+    } else {
+        return merge_block<Op, kTeam>(s);
+    }
+}
+
+// Any row: each pass reads it again. Packs lie on 16-byte boundaries of memory, so the first may begin before the row;
+// what is of no row is seen as `filler`.
+template <class T, int kTeam>
+struct ReadRow {
+    static constexpr int kWidth = 16 / sizeof(T), kPacks = 0, kAhead = 2;
     using C = compute_t<T>;
 
     struct Place {
@@ -29,110 +52,178 @@ struct Row {
     i64 n;
     C filler;
     int before, member;
-    bool fits;
-    C values[kPacks][kWidth];
 
-    DEVICE Row(const T* row, i64 length, C fill) : p(row), n(length), filler(fill), member(threadIdx.x % kTeam) {
+    DEVICE ReadRow(const T* row, i64 length, C fill) : p(row), n(length), filler(fill), member(threadIdx.x % kTeam) {
         before = elements_past_boundary<kWidth>(row);
-        fits = n <= kTeam * kElements - before;
-        if (!fits) return;
-        Pack<T, kWidth> raw[kPacks];
-#pragma unroll
-        for (int u = 0; u < kPacks; ++u) {
-            const Place at = held_place(u);
-            raw[u] = load_range<kWidth>(p + at.start, at.from, at.to);
-        }
-#pragma unroll
-        for (int u = 0; u < kPacks; ++u) convert(values[u], raw[u], held_place(u));
-    }
-    // Of a pack in registers: 32 bits are enough.
-    DEVICE Place held_place(int u) const {
-        const int start = (u * kTeam + member) * kWidth - before, left = int(n) - start;
-        return {start, start < 0 ? -start : 0, left < kWidth ? left : kWidth};
     }
     DEVICE Place place(i64 pack) const {
         const i64 start = pack * kWidth - before;
         return {start, start < 0 ? int(-start) : 0, int(max_i64(0, min_i64(kWidth, n - start)))};
     }
-    DEVICE void convert(C (&to)[kWidth], const Pack<T, kWidth>& from, Place at) const {
-#pragma unroll
-        for (int j = 0; j < kWidth; ++j) to[j] = at.has(j) ? to_compute(element(from, j)) : filler;
+    template <class V>
+    static DEVICE Pack<V, kWidth> load(const V* row, Place at) {
+        return load_range<kWidth>(row + at.start, at.from, at.to);
     }
-
-    // f(values, place, u) for every pack of this thread; u is its number in the registers, or -1.
+    // f(values, place, -1) for every pack of this thread. Loads go ahead of their use. Not by unrolling: NVRTC takes
+    // its time.
     template <class F>
-    DEVICE void for_packs(F f) {
-        if (fits) {
-#pragma unroll
-            for (int u = 0; u < kPacks; ++u) f(values[u], held_place(u), u);
-            return;
-        }
-        // Loads go ahead of their use. Not by unrolling: f stands here twice as it is, and NVRTC takes its time.
+    DEVICE void for_packs(F f) const {
         const i64 packs = ceil_div(n + before, kWidth);
         Pack<T, kWidth> ahead[kAhead];
 #pragma unroll
-        for (int u = 0; u < kAhead; ++u) ahead[u] = load(member + u * kTeam);
+        for (int u = 0; u < kAhead; ++u) ahead[u] = load(p, place(member + u * kTeam));
 #pragma unroll 1
         for (i64 pack = member; pack < packs; pack += kTeam) {
             const Place at = place(pack);
-            C streamed[kWidth];
-            convert(streamed, ahead[0], at);
+            C values[kWidth];
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) values[j] = at.has(j) ? to_compute(element(ahead[0], j)) : filler;
 #pragma unroll
             for (int u = 0; u + 1 < kAhead; ++u) ahead[u] = ahead[u + 1];
-            ahead[kAhead - 1] = load(pack + kAhead * kTeam);
-            f(streamed, at, -1);
+            ahead[kAhead - 1] = load(p, place(pack + kAhead * kTeam));
+            f(values, at);
         }
     }
-    DEVICE Pack<T, kWidth> load(i64 pack) const {
-        const Place at = place(pack);
-        return load_range<kWidth>(p + at.start, at.from, at.to);
-    }
-    // f(x, is_own) for every element of this thread's packs, also for those that are of no row. What it makes of x
-    // stays if the row is in registers.
+    // f(x, is_own) for every element of this thread's packs, also for those that are of no row.
     template <class F>
-    DEVICE void for_elements(F f) {
-        for_packs([&](C(&x)[kWidth], Place at, int) {
+    DEVICE void for_elements(F f) const {
+        for_packs([&](C(&x)[kWidth], Place at) {
 #pragma unroll
             for (int j = 0; j < kWidth; ++j) f(x[j], at.has(j));
         });
     }
-    // Writes every element x as g(x, j), where j is its place in the pack and g = f(place, u).
+    // Writes every element x as g(x, j), where j is its place in the pack and g = f(place, -1).
     template <class O, class F>
-    DEVICE void write(O* out, F f) {
-        for_packs([&](C(&x)[kWidth], Place at, int u) {
+    DEVICE void write(O* out, F f) const {
+        for_packs([&](C(&x)[kWidth], Place at) {
             if (at.from >= at.to) return;
-            const auto element = f(at, u);
-            Pack<O, kWidth> stored;
+            const auto of_element = f(at, -1);
+            compute_t<O> made[kWidth];
 #pragma unroll
-            for (int j = 0; j < kWidth; ++j) stored.v[j] = from_compute<O>(cast<O>(element(x[j], j)));
-            store_range<kWidth>(out + at.start, stored, at.from, at.to);
+            for (int j = 0; j < kWidth; ++j) made[j] = compute_t<O>(of_element(x[j], j));
+            store_range<kWidth>(out + at.start, stored<O>(made), at.from, at.to);
         });
     }
     template <class Op>
     static DEVICE typename Op::State merge(typename Op::State s) {
-        if constexpr (kTeam <= 32) {
-            return merge_lanes<Op, kTeam>(s);
-        } else {
-            return merge_block<Op, kTeam>(s);
-        }
+        return merge_team<Op, kTeam>(s);
     }
 };
 
-// A vector along the row, such as a weight: loaded together with the row, before the sums that its use waits for.
+// A row of whole packs on 16-byte boundaries that fits into the registers: the common one. No question is asked of an
+// element, only of a pack. With kChanges, what for_elements makes of elements stays, and they are held in the compute
+// type; else as they are stored, which for 16 bits is half as much.
+template <class T, int kTeam, int kPacks_, bool kChanges>
+struct WholeRow {
+    static constexpr int kWidth = 16 / sizeof(T), kPacks = kPacks_;
+    using C = compute_t<T>;
+
+    using Words = Pack<u32, 4>;
+    struct Place {
+        int start;  // of a pack, in the row
+        bool own;   // whether it is of the row
+    };
+
+    int n, member;
+    Words raw[kPacks];  // not elements: the compiler would take words apart where those of the row meet the others
+    C values[kPacks][kWidth];
+
+    static DEVICE bool takes(i64 length) { return length % kWidth == 0 && length <= kTeam * kPacks * kWidth; }
+
+    DEVICE WholeRow(const T* row, i64 length, C filler) : n(int(length)), member(threadIdx.x % kTeam) {
+        C fillers[kWidth];
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) fillers[j] = filler;
+        const Words filled = bits_as<Words>(stored<T>(fillers));
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) {
+            const Place at = held_place(u);
+            raw[u] = at.own ? load_aligned<4>(reinterpret_cast<const u32*>(row + at.start)) : filled;
+        }
+        if constexpr (kChanges) {
+#pragma unroll
+            for (int u = 0; u < kPacks; ++u) {
+#pragma unroll
+                for (int j = 0; j < kWidth; ++j) values[u][j] = at(u, j);
+            }
+        }
+    }
+    DEVICE C at(int u, int j) const { return to_compute(element(bits_as<Pack<T, kWidth>>(raw[u]), j)); }
+    DEVICE Place held_place(int u) const {
+        const int start = (u * kTeam + member) * kWidth;
+        return {start, start < n};
+    }
+    template <class F>
+    DEVICE void for_elements(F f) {
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) {
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) {
+                if constexpr (kChanges) {
+                    f(values[u][j], held_place(u).own);
+                } else {
+                    C x = at(u, j);
+                    f(x, held_place(u).own);
+                }
+            }
+        }
+        if constexpr (!kChanges) forget_values();
+    }
+    template <class O, class F>
+    DEVICE void write(O* out, F f) {
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) {
+            const Place place = held_place(u);
+            if (!place.own) continue;
+            const auto of_element = f(place, u);
+            compute_t<O> made[kWidth];
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) {
+                if constexpr (kChanges) {
+                    made[j] = compute_t<O>(of_element(values[u][j], j));
+                } else {
+                    made[j] = compute_t<O>(of_element(at(u, j), j));
+                }
+            }
+            store_aligned<kWidth>(out + place.start, stored<O>(made));
+        }
+    }
+    template <class Op>
+    static DEVICE typename Op::State merge(typename Op::State s) {
+        return merge_team<Op, kTeam>(s);
+    }
+    template <class V>
+    static DEVICE Pack<V, kWidth> load(const V* row, Place at) {
+        Pack<u32, kWidth * sizeof(V) / 4> words{};
+        if (at.own) words = load_aligned<kWidth * sizeof(V) / 4>(reinterpret_cast<const u32*>(row + at.start));
+        return bits_as<Pack<V, kWidth>>(words);
+    }
+    // The compiler forgets what floats it has made of words: to make them again costs less than to keep them.
+    DEVICE void forget_values() {
+#ifdef __CUDACC__
+        if constexpr (sizeof(T) < 4) {
+#pragma unroll
+            for (int u = 0; u < kPacks; ++u) {
+#pragma unroll
+                for (int k = 0; k < 4; ++k) asm volatile("" : "+r"(raw[u].v[k]));
+            }
+        }
+#endif
+    }
+};
+
+// A vector along the row, such as a weight. If the row is in registers, it is loaded together with the row, before the
+// sums that its use waits for.
 template <class T, class R>
 struct Companion {
     const T* p;
-    Pack<T, R::kWidth> held[R::kPacks];
+    Pack<T, R::kWidth> held[R::kPacks ? R::kPacks : 1];
 
     DEVICE Companion(const T* vector, const R& row) : p(vector) {
-        if (!row.fits) return;
+        if constexpr (R::kPacks > 0) {
 #pragma unroll
-        for (int u = 0; u < R::kPacks; ++u) {
-            const auto at = row.held_place(u);
-            held[u] = load_range<R::kWidth>(p + at.start, at.from, at.to);
+            for (int u = 0; u < R::kPacks; ++u) held[u] = R::load(p, row.held_place(u));
         }
     }
-    DEVICE Pack<T, R::kWidth> pack(typename R::Place at, int u) const {
-        return u >= 0 ? held[u] : load_range<R::kWidth>(p + at.start, at.from, at.to);
-    }
+    DEVICE Pack<T, R::kWidth> pack(typename R::Place at, int u) const { return u >= 0 ? held[u] : R::load(p, at); }
 };

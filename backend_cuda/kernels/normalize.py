@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import dataclass
 
 from .codegen import Params, define
 from .kernel import KernelSource, Launch
-from .ops import FLOATS, INEXACT, compute, storage
+from .ops import FLOATS, INEXACT, ITEMSIZE, compute, storage
 
-Variant = Literal["short", "warp", "wide_warp", "small", "block", "long"]
-
-# Threads of a row, and elements that each holds in registers: more would leave too few threads at a time, and take
-# NVRTC too long. A row that is longer is read again for each pass.
-_TEAMS = {
-    "short": (8, 16),
-    "warp": (32, 16),
-    "wide_warp": (32, 32),
-    "small": (128, 16),
-    "block": (256, 16),
-    "long": (512, 16),
-}
+MAX_TEAM = 512
+MAX_PACKS = 4  # of 16 bytes: 64 bytes of each array a thread, so that half of a multiprocessor's threads fill its share
 
 
-def choose_variant(rows: int, n: int) -> Variant:
+@dataclass(frozen=True)
+class Variant:
+    """Threads that share a row: a power of two; and packs of 16 bytes that each holds in registers.
+
+    A row that is longer is read again for each pass. So that NVRTC does not take too long, a pass over it is no
+    faster than that needs.
+    """
+
+    team: int
+    packs: int
+
+    def __post_init__(self) -> None:
+        if self.team not in (4, 8, 16, 32, 64, 128, 256, 512) or not 1 <= self.packs <= MAX_PACKS:
+            raise ValueError(f"no team of {self.team} threads with {self.packs} packs each")
+
+
+def choose_variant(dtype: str, rows: int, n: int) -> Variant:
     """A fast variant for `rows` rows of n elements; any variant is correct for any.
 
-    >>> choose_variant(4096, 64), choose_variant(4096, 576), choose_variant(1, 576)
-    ('short', 'wide_warp', 'small')
+    >>> choose_variant("bfloat16", 4096, 768), choose_variant("float32", 4096, 8192), choose_variant("bfloat16", 1, 768)
+    (Variant(team=32, packs=3), Variant(team=512, packs=4), Variant(team=128, packs=1))
     """
-    # A row need not start on a boundary of 16 bytes, for which there is some room.
-    if n <= 112:
-        return "short" if rows >= 1024 else "warp"
-    if n <= 496:
-        return "warp"
-    # Warps need not wait for one another as those of a block do, but few rows leave them without company.
-    if n <= 1008 and rows >= 2048:
-        return "wide_warp"
-    if n <= 2032:
-        return "small"
-    return "block" if n <= 4080 else "long"
+    width = 16 // ITEMSIZE[dtype]
+    # A row that is not of whole packs need not begin on their boundaries either.
+    packs = -(-n // width) + (n % width != 0)
+    # Few rows leave a multiprocessor little to do while it waits for memory: more threads, for each of them.
+    each = MAX_PACKS if rows >= 2048 else 1
+    team = 4
+    while team < MAX_TEAM and team * each < packs:
+        team *= 2
+    return Variant(team, min(-(-packs // team), MAX_PACKS))
 
 
 def generate_softmax(dtype: str, variant: Variant) -> KernelSource:
@@ -53,29 +57,31 @@ def generate_softmax(dtype: str, variant: Variant) -> KernelSource:
         dtype: of the operand and the output: a floating dtype or complex64.
         variant: from `choose_variant`.
 
-    >>> generate_softmax("float16", "warp").launch.grid
+    >>> generate_softmax("float16", Variant(32, 2)).launch.grid
     (('cdiv', 'd0', 8), 1, 1)
     """
     _check("softmax", [dtype], INEXACT)
     # Of which the exponential is 0. An imaginary part of infinity would make it NaN.
-    filler = "C{-float_infinity(), 0}" if dtype == "complex64" else "lowest<C>()"
+    filler, one = ("C{-float_infinity(), 0}", "C{1, 0}") if dtype == "complex64" else ("lowest<C>()", "C(1)")
+    exp = "exp_of_difference" if dtype in ("float16", "bfloat16") else "op_exp"
     body = [
         "C greatest = lowest<C>();",
-        "row.for_elements([&](C& x, bool) { greatest = op_maximum(greatest, x); });",
-        "greatest = R::merge<Max<C>>(greatest);",
+        "row.for_elements([&](C& x, bool) { greatest = greater_or_nan(greatest, x); });",
+        "greatest = R::template merge<Max<C>>(greatest);",
         "C total = {};",
         "row.for_elements([&](C& x, bool) {",
-        "    x = op_exp(x - greatest);",
+        f"    x = {exp}(x - greatest);",
         "    total = total + x;",
         "});",
-        "total = R::merge<Sum<C>>(total);",
+        "total = R::template merge<Sum<C>>(total);",
         "if (!has_row) return;",
-        "const bool done = row.fits;",
-        "row.write(out, [&](R::Place, int) {",
-        "    return [&](C x, int) { return (done ? x : op_exp(x - greatest)) / total; };",
+        f"const C scale = {one} / total;",
+        "constexpr bool done = R::kPacks > 0;",
+        "row.write(out, [&](typename R::Place, int) {",
+        f"    return [&](C x, int) {{ return (done ? x : {exp}(x - greatest)) * scale; }};",
         "});",
     ]
-    return _kernel("softmax", dtype, [], dtype, variant, body, filler=filler, has_eps=False)
+    return _kernel("softmax", dtype, [], dtype, variant, body, filler=filler, changes=True)
 
 
 def generate_rms_norm(dtype: str, weight_dtype: str | None, variant: Variant) -> KernelSource:
@@ -90,7 +96,7 @@ def generate_rms_norm(dtype: str, weight_dtype: str | None, variant: Variant) ->
         weight_dtype: floating, or None for no weight.
         variant: from `choose_variant`.
 
-    >>> [p[0] for p in generate_rms_norm("bfloat16", "bfloat16", "block").params]
+    >>> [p[0] for p in generate_rms_norm("bfloat16", "bfloat16", Variant(256, 1)).params]
     ['dim', 'dim', 'ptr', 'stride', 'ptr', 'out', 'scalar']
     """
     vectors = [weight_dtype] if weight_dtype else []
@@ -98,8 +104,8 @@ def generate_rms_norm(dtype: str, weight_dtype: str | None, variant: Variant) ->
     scaled = "x * inverse" + (" * C(to_compute(element(w, j)))" if weight_dtype else "")
     body = [
         "C total = 0;",
-        "row.for_elements([&](C& x, bool) { total += x * x; });",
-        "total = R::merge<Sum<C>>(total);",
+        "row.for_elements([&](C& x, bool) { total = multiply_add(x, x, total); });",
+        "total = R::template merge<Sum<C>>(total);",
         "if (!has_row) return;",
         "const C inverse = op_rsqrt(total / C(d1) + C(eps));",
         *_write(scaled, ["w"] if weight_dtype else []),
@@ -119,7 +125,7 @@ def generate_layer_norm(dtype: str, weight_dtype: str | None, bias_dtype: str | 
         bias_dtype: floating, or None for no bias.
         variant: from `choose_variant`.
 
-    >>> generate_layer_norm("float32", "float32", "float32", "block").launch.grid
+    >>> generate_layer_norm("float32", "float32", "float32", Variant(256, 1)).launch.grid
     ('d0', 1, 1)
     """
     vectors = [d for d in (weight_dtype, bias_dtype) if d]
@@ -131,10 +137,12 @@ def generate_layer_norm(dtype: str, weight_dtype: str | None, bias_dtype: str | 
     body = [
         "C total = 0;",
         "row.for_elements([&](C& x, bool) { total += x; });",
-        "const C mean = R::merge<Sum<C>>(total) / C(d1);",
+        "const C mean = R::template merge<Sum<C>>(total) / C(d1);",
         "C squares = 0;",
-        "row.for_elements([&](C& x, bool is_own) { squares += is_own ? (x - mean) * (x - mean) : C(0); });",
-        "squares = R::merge<Sum<C>>(squares);",
+        "row.for_elements([&](C& x, bool is_own) {",
+        "    squares = multiply_add(is_own ? x - mean : C(0), x - mean, squares);",
+        "});",
+        "squares = R::template merge<Sum<C>>(squares);",
         "if (!has_row) return;",
         "const C inverse = op_rsqrt(squares / C(d1) + C(eps));",
         *_write(scaled, names),
@@ -147,7 +155,7 @@ def _write(expression: str, vectors: list[str]) -> list[str]:
     """Statements that write `expression` of x, and of element j of packs of the vectors."""
     captures = ", ".join(["=", *(f"{v} = {v}_vector.pack(at, u)" for v in vectors)])
     return [
-        "row.write(out, [&](R::Place at, int u) {",
+        "row.write(out, [&](typename R::Place at, int u) {",
         f"    return [{captures}](C x, int j) {{ return {expression}; }};",
         "});",
     ]
@@ -172,16 +180,15 @@ def _kernel(
     dtype: str,
     vectors: list[str],
     out_dtype: str,
-    variant: str,
+    variant: Variant,
     body: list[str],
     *,
     filler: str = "C{}",
-    has_eps: bool = True,
+    changes: bool = False,
     names: list[str] | None = None,
 ) -> KernelSource:
-    if variant not in _TEAMS:
-        raise ValueError(f"unknown variant {variant!r}")
-    team, elements = _TEAMS[variant]
+    """`body` goes over `row`, of type R; if `changes`, it changes its elements, and has no eps."""
+    team, packs = variant.team, variant.packs
     threads = team if team > 32 else 256
     per_block = threads // team
     params = Params()
@@ -191,30 +198,46 @@ def _kernel(
     for i, vector in enumerate(vectors, 1):
         params.add(("ptr", i), f"const {storage(vector)}* p{i}")
     params.add(("out", 0), f"{storage(out_dtype)}* __restrict__ q0")
-    if has_eps:
+    if not changes:
         wide = "f64" if dtype == "float64" else "f32"
         params.add(("scalar", 0, wide), f"{wide} eps")
+    out, kinds = storage(out_dtype), [storage(v) for v in vectors]
+    companions = list(zip(names or ["w"], kinds, strict=bool(names)))
+    whole = f"WholeRow<{storage(dtype)}, {team}, {packs}, {str(changes).lower()}>"
+    aligned = ["are_aligned<kWidth>(p0, t0_0)", "is_aligned<kWidth>(q0)"]
+    aligned += [f"is_aligned<kWidth>(p{i})" for i in range(1, len(vectors) + 1)]
+
+    def go_over(row_type: str) -> list[str]:
+        lines = [f"using R = {row_type};", f"R row(p0 + at_row * t0_0, d1, {filler});"]
+        lines += [f"const Companion<{v}, R> {name}_vector(p{i}, row);" for i, (name, v) in enumerate(companions, 1)]
+        return ["    " + line for line in [*lines, *body]]
+
     text = [
         f"using C = {compute(dtype)};",
-        f"using R = Row<{storage(dtype)}, {team}, {elements}>;",
+        f"constexpr int kWidth = {whole}::kWidth;",
         f"const i64 own_row = i64(blockIdx.x) * {per_block} + threadIdx.x / {team};",
         "const bool has_row = own_row < d0;",
         "// Teams beyond the last row go along with it, since whole warps meet in shuffles.",
         "const i64 at_row = has_row ? own_row : d0 - 1;",
-        f"R row(p0 + at_row * t0_0, d1, {filler});",
-        f"{storage(out_dtype)}* out = q0 + at_row * d1;",
+        f"{out}* out = q0 + at_row * d1;",
+        f"if ({whole}::takes(d1) && {' && '.join(aligned)}) {{",
+        *go_over(whole),
+        "} else {",
+        *go_over(f"ReadRow<{storage(dtype)}, {team}>"),
+        "}",
     ]
-    for i, (name, vector) in enumerate(zip(names or ["w"], vectors, strict=bool(names)), 1):
-        text.append(f"const Companion<{storage(vector)}, R> {name}_vector(p{i}, row);")
     grid = ("cdiv", "d0", per_block) if per_block > 1 else "d0"
-    name = "_".join([label, dtype, *vectors, variant])
-    return define(name, "normalize.cuh", params, [*text, *body], Launch((threads, 1, 1), (grid, 1, 1)))
+    name = "_".join([label, dtype, *vectors, f"{team}x{packs}"])
+    launch = Launch((threads, 1, 1), (grid, 1, 1))
+    return define(
+        name, "normalize.cuh", params, text, launch, together=max(1, (768 if len(vectors) > 1 else 1024) // threads)
+    )
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:
     """Each function in each variant, in one dtype (`full`: in all), with weights of its own dtype and of float32."""
     floats = ("bfloat16", "float16", "float32", "float64")
-    variants: tuple[Variant, ...] = ("short", "warp", "small", "block", "long", "wide_warp")
+    variants = [Variant(4, 4), Variant(32, 3), Variant(64, 4), Variant(512, 4), Variant(8, 1), Variant(256, 1)]
     for k, variant in enumerate(variants):
         for dtype in (*floats, "complex64") if full else [(*floats, "complex64")[k % 5]]:
             yield generate_softmax(dtype, variant)
@@ -227,7 +250,7 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
                 yield generate_layer_norm(dtype, dtype, None, variant)
                 yield generate_layer_norm(dtype, None, "float32", variant)
                 yield generate_layer_norm(dtype, None, None, variant)
-    yield generate_softmax("bfloat16", "long")
-    yield generate_rms_norm("float16", "float32", "block")
-    yield generate_rms_norm("float32", None, "block")
-    yield generate_layer_norm("float32", None, "float32", "block")
+    yield generate_softmax("bfloat16", Variant(256, 4))
+    yield generate_rms_norm("float16", "float32", Variant(128, 4))
+    yield generate_rms_norm("float32", None, Variant(128, 2))
+    yield generate_layer_norm("float32", None, "float32", Variant(128, 2))

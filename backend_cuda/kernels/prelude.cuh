@@ -207,6 +207,31 @@ DEVICE UpperHalf element(const Pack<bf16, N>& pack, int j) {
     }
 }
 
+// Elements as they are stored.
+template <class T, int N>
+DEVICE Pack<T, N> stored(const compute_t<T> (&x)[N]) {
+    Pack<T, N> pack;
+#ifdef __CUDACC__
+    if constexpr ((is_same<T, bf16> || is_same<T, f16>) && N % 2 == 0) {  // two at a time is one instruction
+        u32 words[N / 2];
+#pragma unroll
+        for (int k = 0; k < N / 2; ++k) {
+            if constexpr (is_same<T, bf16>) {
+                asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(words[k]) : "f"(x[2 * k + 1]), "f"(x[2 * k]));
+            } else {
+                asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(words[k]) : "f"(x[2 * k + 1]), "f"(x[2 * k]));
+            }
+        }
+        memcpy(&pack, words, sizeof(pack));
+    } else
+#endif
+    {
+#pragma unroll
+        for (int j = 0; j < N; ++j) pack.v[j] = from_compute<T>(x[j]);
+    }
+    return pack;
+}
+
 template <int Bytes>
 struct Word;
 template <>
