@@ -73,6 +73,9 @@ def matmul(a: array, b: array, /, *, stream: Any = None) -> array:
     array([[3, 3],
            [3, 3]], dtype=float32)
     """
+    found = _graph.try_matmul(a, b, stream)
+    if found is not None:
+        return found
     a2, b2 = _as_matrices("matmul", a, b, stream)
     shape = _product_shape("matmul", a2, b2)
     dtype = _common_dtype("matmul", a, b)
@@ -89,6 +92,10 @@ def addmm(c: array, a: array, b: array, /, alpha: float = 1.0, beta: float = 1.0
         alpha, beta: numbers; they are data, a changed one keeps the plan.
         stream: a stream or device.
     """
+    alpha, beta = float(alpha), float(beta)
+    found = _graph.try_addmm(c, a, b, alpha, beta, stream)
+    if found is not None:
+        return found
     require_array(c, "addmm")
     a2, b2 = _as_matrices("addmm", a, b, stream)
     shape = _product_shape("addmm", a2, b2)
@@ -106,7 +113,7 @@ def addmm(c: array, a: array, b: array, /, alpha: float = 1.0, beta: float = 1.0
     if b.ndim == 1 and c.ndim:
         c = shapes.expand_dims(c, c.ndim, stream=stream)
     operands = [to_dtype(x, dtype, stream) for x in (c, a2, b2)]
-    out = _addmm.record(operands, shape, dtype, floats=(float(alpha), float(beta)), stream=stream)
+    out = _addmm.record(operands, shape, dtype, floats=(alpha, beta), stream=stream)
     return _drop_vector_dims(out, a, b, stream)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,10 @@ _SHAPE = "diagonal flatten moveaxis split squeeze swapaxes view"
 
 
 def _method(function: Any, name: str) -> Callable[..., Any]:
+    """A function of an array as its method."""
+    if inspect.isfunction(function):
+        return function
+
     def method(self: array, *args: Any, **kwargs: Any) -> Any:
         return function(self, *args, **kwargs)
 

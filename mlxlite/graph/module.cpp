@@ -15,6 +15,7 @@
 #include "mlxlite/graph/inspect.h"
 #include "mlxlite/graph/observe.h"
 #include "mlxlite/graph/primitive.h"
+#include "mlxlite/graph/structure.h"
 #include "mlxlite/graph/tape_view.h"
 
 namespace nb = nanobind;
@@ -342,6 +343,44 @@ NB_MODULE(_graph, m) {
         },
         "observer"_a.none(),
         "Install the object that is told of evaluations (observe.h has its methods); None for nobody.");
+    m.def(
+        "try_matmul",
+        [](nb::handle a, nb::handle b, nb::handle stream) -> nb::object {
+            // None for what is unusual or wrong, here as in the two below: the caller then says what is.
+            if (!is_array(a.ptr()) || !is_array(b.ptr())) return nb::none();
+            return translated([&]() -> nb::object {
+                Node* found = try_matmul(node_of(a.ptr()), node_of(b.ptr()), device_of(stream.ptr()));
+                return found ? nb::steal(finish(found)) : nb::none();
+            });
+        },
+        "a"_a.none(), "b"_a.none(), "stream"_a.none());
+    m.def(
+        "try_addmm",
+        [](nb::handle c, nb::handle a, nb::handle b, double alpha, double beta, nb::handle stream) -> nb::object {
+            if (!is_array(c.ptr()) || !is_array(a.ptr()) || !is_array(b.ptr())) return nb::none();
+            return translated([&]() -> nb::object {
+                Device device = device_of(stream.ptr());
+                Node* found = try_addmm(node_of(c.ptr()), node_of(a.ptr()), node_of(b.ptr()), alpha, beta, device);
+                return found ? nb::steal(finish(found)) : nb::none();
+            });
+        },
+        "c"_a.none(), "a"_a.none(), "b"_a.none(), "alpha"_a, "beta"_a, "stream"_a.none());
+    m.def(
+        "try_reduce",
+        [](nb::handle op, nb::handle a, nb::handle axis, nb::handle keepdims, nb::handle dtype,
+           nb::handle stream) -> nb::object {
+            if (!is_array(a.ptr()) || !PyBool_Check(keepdims.ptr())) return nb::none();
+            return translated([&]() -> nb::object {
+                Node* node = node_of(a.ptr());
+                if (dtype.is_none() && !is_inexact(node->dtype)) return nb::none();
+                Dtype result = dtype.is_none() ? node->dtype : dtype_from(dtype.ptr());
+                auto* primitive = reinterpret_cast<Primitive*>(op.ptr());
+                Device device = device_of(stream.ptr());
+                Node* found = try_reduce(primitive, node, axis.ptr(), keepdims.ptr() == Py_True, result, device);
+                return found ? nb::steal(finish(found)) : nb::none();
+            });
+        },
+        "op"_a, "a"_a.none(), "axis"_a.none(), "keepdims"_a.none(), "dtype"_a.none(), "stream"_a.none());
     m.def("async_eval", [](nb::args trees) { evaluate_trees(trees, false); });
     m.def("synchronize", [] { translated([] { synchronize_all(); }); });
     m.def("is_evaluated", [](nb::handle a) { return is_array(a.ptr()) && node_of(a.ptr())->role != Role::op; });

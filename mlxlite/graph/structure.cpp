@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "mlxlite/graph/errors.h"
 #include "mlxlite/graph/primitive.h"
 
 namespace mlxlite {
@@ -20,7 +21,8 @@ struct Named {
         return found;
     }
 };
-Named transpose_op{"transpose"}, slice_op{"slice"}, slice_update_op{"slice_update"}, matmul_op{"matmul"};
+Named transpose_op{"transpose"}, slice_op{"slice"}, slice_update_op{"slice_update"}, matmul_op{"matmul"},
+    addmm_op{"addmm"};
 
 // A short tuple of small integers, four bits each, and its length.
 struct Packed {
@@ -158,6 +160,54 @@ bool read(const Node* a, PyObject* index, Layout& layout) {
     return true;
 }
 
+// The bits of the axes that a reduction goes over; 0 if they are unusual or wrong.
+unsigned reduced_axes(PyObject* axis, int rank) {
+    if (axis == Py_None) return (1u << rank) - 1;
+    PyObject* const* items = &axis;
+    Py_ssize_t n = 1;
+    if (PyTuple_CheckExact(axis)) items = &PyTuple_GET_ITEM(axis, 0), n = PyTuple_GET_SIZE(axis);
+    unsigned axes = 0;
+    for (Py_ssize_t i = 0; i < n; ++i) {
+        int overflow = 0;
+        if (!PyLong_CheckExact(items[i])) return 0;
+        long d = PyLong_AsLongAndOverflow(items[i], &overflow);
+        if (d < 0) d += rank;
+        if (overflow || d < 0 || d >= rank || axes >> d & 1) return 0;
+        axes |= 1u << d;
+    }
+    return axes;
+}
+
+// The shape of a @ b, and its rank; 0 for what is unusual or wrong.
+std::size_t product_shape(const Node* a, const Node* b, std::int64_t* shape) {
+    if (a->rank < 2 || b->rank < 2 || a->dtype != b->dtype || !is_inexact(a->dtype)) return 0;
+    if (a->shape[a->rank - 1] != b->shape[b->rank - 2]) return 0;
+    int rank = std::max(a->rank, b->rank);
+    for (int i = 0; i < rank - 2; ++i) {
+        int ia = i - (rank - a->rank), ib = i - (rank - b->rank);
+        std::int64_t m = ia < 0 ? 1 : a->shape[ia], n = ib < 0 ? 1 : b->shape[ib];
+        if (m != n && m != 1 && n != 1) return 0;
+        shape[i] = m == 1 ? n : m;
+    }
+    shape[rank - 2] = a->shape[a->rank - 2];
+    shape[rank - 1] = b->shape[b->rank - 1];
+    return static_cast<std::size_t>(rank);
+}
+
+std::uint32_t reduction_static(unsigned axes, bool keepdims) {
+    static auto* known = new std::unordered_map<std::uint64_t, std::uint32_t>;
+    Packed packed;
+    for (int d = 0; axes >> d; ++d) {
+        if (axes >> d & 1) packed.push(d);
+    }
+    std::uint32_t& id = (*known)[packed.key() << 1 | static_cast<std::uint64_t>(keepdims)];
+    if (!id) {
+        Owned attributes(Py_BuildValue("(NO)", tuple_of(packed), keepdims ? Py_True : Py_False));
+        id = intern_static(attributes.object) + 1;
+    }
+    return id - 1;
+}
+
 }  // namespace
 
 Node* record_transpose(Node* a, const int* order, Device device) {
@@ -215,20 +265,42 @@ Node* try_setitem(Node* a, PyObject* index, Node* value, Device device) {
 }
 
 Node* try_matmul(Node* a, Node* b, Device device) {
-    if (a->rank < 2 || b->rank < 2 || a->dtype != b->dtype || !is_inexact(a->dtype) || !matmul_op.get()) return nullptr;
-    if (a->shape[a->rank - 1] != b->shape[b->rank - 2]) return nullptr;
-    int rank = std::max(a->rank, b->rank);
     std::int64_t shape[kMaxRank];
-    for (int i = 0; i < rank - 2; ++i) {
-        int ia = i - (rank - a->rank), ib = i - (rank - b->rank);
-        std::int64_t m = ia < 0 ? 1 : a->shape[ia], n = ib < 0 ? 1 : b->shape[ib];
-        if (m != n && m != 1 && n != 1) return nullptr;
-        shape[i] = m == 1 ? n : m;
-    }
-    shape[rank - 2] = a->shape[a->rank - 2];
-    shape[rank - 1] = b->shape[b->rank - 1];
+    std::size_t rank = product_shape(a, b, shape);
+    if (!rank || !matmul_op.get()) return nullptr;
     Node* inputs[] = {a, b};
-    return new_op(matmul_op.get(), a->dtype, device, inputs, {shape, static_cast<std::size_t>(rank)});
+    return new_op(matmul_op.get(), a->dtype, device, inputs, {shape, rank});
+}
+
+Node* try_addmm(Node* c, Node* a, Node* b, double alpha, double beta, Device device) {
+    std::int64_t shape[kMaxRank];
+    std::size_t rank = product_shape(a, b, shape);
+    if (!rank || c->dtype != a->dtype || c->rank > rank || !addmm_op.get()) return nullptr;
+    for (std::size_t d = 0; d < c->rank; ++d) {
+        std::int64_t n = c->shape[d];
+        if (n != 1 && n != shape[rank - c->rank + d]) return nullptr;
+    }
+    Node* inputs[] = {c, a, b};
+    NodeRef node(new_op(addmm_op.get(), a->dtype, device, inputs, {shape, rank}));
+    node->attributes = new Attributes;
+    node->attributes->floats = {alpha, beta};
+    return node.release();
+}
+
+Node* try_reduce(Primitive* op, Node* a, PyObject* axis, bool keepdims, Dtype result, Device device) {
+    unsigned axes = reduced_axes(axis, a->rank);
+    if (!axes) return nullptr;
+    std::int64_t shape[kMaxRank];
+    std::size_t rank = 0;
+    for (int d = 0; d < a->rank; ++d) {
+        if (a->shape[d] == 0) return nullptr;
+        bool reduced = axes >> d & 1;
+        if (!reduced || keepdims) shape[rank++] = reduced ? 1 : a->shape[d];
+    }
+    Node* inputs[] = {a};
+    NodeRef node(new_op(op, result, device, inputs, {shape, rank}));
+    node->static_id = reduction_static(axes, keepdims);
+    return node.release();
 }
 
 }  // namespace mlxlite

@@ -1,4 +1,5 @@
-// The common cases of structural ops, recorded without Python: transposes, basic indexing, matrix products. A function
+// The common cases of ops with a structure, recorded without Python: transposes, basic indexing, matrix products,
+// reductions. A function
 // returns nullptr for what is unusual or wrong; the caller then asks the function of core, which also raises the
 // errors.
 #pragma once
@@ -19,5 +20,11 @@ Node* try_setitem(Node* a, PyObject* index, Node* value, Device device);
 
 // a @ b for two or more dims each and one inexact dtype.
 Node* try_matmul(Node* a, Node* b, Device device);
+// beta * c + alpha * (a @ b), likewise, for a c that broadcasts to the product.
+Node* try_addmm(Node* c, Node* a, Node* b, double alpha, double beta, Device device);
+
+// A reduction of an array that is not empty over an axis, a tuple of different axes, or (None) all; of the dtype
+// `result`.
+Node* try_reduce(Primitive* op, Node* a, PyObject* axis, bool keepdims, Dtype result, Device device);
 
 }  // namespace mlxlite
