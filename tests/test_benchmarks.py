@@ -33,7 +33,8 @@ CASES = {
     "matmul": {
         chain.name for which in (matmul.large, matmul.few_rows) for chain in which(matmul.SIZES["tiny"])
     },
-    "llm": {f"{name} {what}" for name in llm.TINY for what in ("prompt 2048", "decode 128", "peak memory")},
+    "llm": {f"{name} {what}" for name in llm.TINY for what in ("prompt 2048", "decode 128", "peak memory")}
+    | {"tiny start of a process to a first token"},
     "train": {f"GPT training step, {what}" for what in ("plain", "plain: peak memory", "compiled")},
 }  # fmt: skip
 

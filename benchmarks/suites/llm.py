@@ -1,4 +1,5 @@
-"""Llama and Qwen with random bfloat16 weights: a prompt of 2048 tokens, then 128 tokens one by one.
+"""Llama and Qwen with random bfloat16 weights: a prompt of 2048 tokens, then 128 tokens one by one; and how long it is
+from the start of a process to a first token.
 
 Model: decoding reads every weight and the KV cache once a token, at BANDWIDTH: `of floor` is the fraction of that rate
 which was reached. A prompt is 2 operations a weight and token.
@@ -8,8 +9,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from benchmarks.suites import Figure
@@ -45,6 +49,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
     },
 }  # fmt: skip
+STARTED = ("1B", "tiny")  # of which the first token of a process is timed
 TINY: dict[str, dict[str, Any]] = {
     "tiny": LLAMA | {
         "hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 16, "num_attention_heads": 2,
@@ -69,14 +74,42 @@ def measure(peer: str) -> dict[str, Figure]:
         config = (MODELS | TINY)[name]
         if peer == "mlx" and config["qkv_bias"]:
             continue
-        runs = sorted((_mlx if peer == "mlx" else _mlxlite)(config, mx), key=lambda run: run[1])
+        runs = sorted(_runs(_steps_of(peer, config, mx), config, mx), key=lambda run: run[1])
         prompt, generation = runs[len(runs) // 2]
         floor = BANDWIDTH / bytes_per_token(config)
         out[f"{name} prompt {PROMPT}"] = (prompt, "tok/s")
         out[f"{name} decode {GENERATED}"] = (generation, "tok/s", {"of floor": generation / floor})
         out[f"{name} peak memory"] = (mx.get_peak_memory() / 1e9, "GB")
         mx.clear_cache()
+    for name in names:
+        if name in STARTED:
+            out[f"{name} start of a process to a first token"] = (_start(peer, name), "s")
     return out
+
+
+def _start(peer: str, name: str) -> float:
+    """Seconds from the start of a process to a first token, without those that the weights took; of the second of two
+    processes, which finds the caches of the first."""
+    code = f"from benchmarks.suites import llm; llm.print_first_token({peer!r}, {name!r})"
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+        )
+    return float(done.stdout.split()[-1])
+
+
+def print_first_token(peer: str, name: str) -> None:
+    """Print the seconds since this process was started, without those that making the weights took."""
+    ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+    start = ticks / os.sysconf("SC_CLK_TCK")
+    mx = importlib.import_module(f"{peer}.core")
+    config = (MODELS | TINY)[name]
+    before = time.perf_counter()
+    steps = _steps_of(peer, config, mx)
+    weights_took = time.perf_counter() - before
+    prompt = mx.random.randint(0, config["vocab_size"], (PROMPT,))
+    next(iter(steps(prompt)))
+    print(time.clock_gettime(time.CLOCK_BOOTTIME) - start - weights_took)
 
 
 def _head_dim(config: dict[str, Any]) -> int:
@@ -107,7 +140,14 @@ def _finish_loading(model: Any, mx: Any) -> None:
     mx.reset_peak_memory()
 
 
-def _mlx(config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:
+Steps = Callable[[Any], Any]  # a prompt to an iterator of tokens
+
+
+def _steps_of(peer: str, config: dict[str, Any], mx: Any) -> Steps:
+    return (_mlx if peer == "mlx" else _mlxlite)(config, mx)
+
+
+def _mlx(config: dict[str, Any], mx: Any) -> Steps:
     from mlx.utils import tree_map
     from mlx_lm.generate import generate_step
     from mlx_lm.models.llama import Model, ModelArgs
@@ -117,12 +157,10 @@ def _mlx(config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:
     model = Model(ModelArgs(model_type="llama", **known))
     model.update(tree_map(lambda p: p.astype(mx.bfloat16), model.parameters()))
     _finish_loading(model, mx)
-    return _runs(
-        lambda prompt: generate_step(prompt, model, max_tokens=GENERATED + 1, prefill_step_size=PROMPT), config, mx
-    )
+    return lambda prompt: generate_step(prompt, model, max_tokens=GENERATED + 1, prefill_step_size=PROMPT)
 
 
-def _mlxlite(config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:
+def _mlxlite(config: dict[str, Any], mx: Any) -> Steps:
     from examples.llama import Config, Llama
     from mlxlite.utils import tree_map
 
@@ -153,10 +191,10 @@ def _mlxlite(config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:
             yield token.item()
             token = after
 
-    return _runs(steps, config, mx)
+    return steps
 
 
-def _runs(steps: Any, config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:
+def _runs(steps: Steps, config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:
     """(prompt, generation) tokens per second, of runs after a first that is not counted."""
     prompt = mx.random.randint(0, config["vocab_size"], (PROMPT,))
     mx.eval(prompt)
