@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,12 @@ import numpy as np
 
 # The shape and dtype of an array of normal numbers. Of dtype "permutation": the numbers below its length, shuffled.
 Spec = tuple[tuple[int, ...], str]
+
+
+def jax_module() -> Any:
+    """JAX, which takes memory as it needs it, so that peers that run later find some."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    return importlib.import_module("jax")
 
 
 def peer_named(name: str) -> Arrays | Torch:

@@ -11,13 +11,15 @@ from typing import Any
 
 from benchmarks.timing import median_us
 
-PEERS = ("mlxlite", "mlx", "torch")
+PEERS = ("mlxlite", "mlx", "torch", "jax")
 N = 1 << 24
 
 
 def measure(peer: str) -> dict[str, tuple[float, str]]:
     """Times of a peer."""
-    return _torch() if peer == "torch" else _arrays(importlib.import_module(f"{peer}.core"))
+    if peer in ("torch", "jax"):
+        return {"torch": _torch, "jax": _jax}[peer]()
+    return _arrays(importlib.import_module(f"{peer}.core"))
 
 
 def _black_scholes(m: Any, s: Any, k: Any, t: Any, rate: float = 0.02, volatility: float = 0.3) -> tuple[Any, Any]:
@@ -98,5 +100,48 @@ def _torch() -> dict[str, tuple[float, str]]:
         weights = [torch.randn(n, d, device="cuda", dtype=torch.bfloat16) for _ in range(16)]
         v = torch.randn(1, d, device="cuda", dtype=torch.bfloat16)
         time = timed(lambda w=weights, v=v: [v @ m.T for m in w]) / len(weights)
+        out[f"vector @ matrix {n}x{d} bfloat16, 16 at a time"] = (2 * n * d / time / 1e6, "TB/s")
+    return out
+
+
+def _jax() -> dict[str, tuple[float, str]]:
+    from benchmarks.peers import jax_module
+
+    jax = jax_module()
+    jnp = jax.numpy
+    keys = iter(jax.random.split(jax.random.key(0), 128))
+
+    def timed(function: Any, *arguments: Any) -> float:
+        return median_us(lambda: jax.block_until_ready(function(*arguments)))
+
+    def normal(*shape: int) -> Any:
+        return jax.random.normal(next(keys), shape, jnp.bfloat16)
+
+    class Module:  # what the pricing asks a module for
+        log, sqrt, exp, erf = jnp.log, jnp.sqrt, jnp.exp, jax.scipy.special.erf
+
+    s, k = (jax.random.uniform(next(keys), (N,), minval=10, maxval=50) for _ in range(2))
+    t = jax.random.uniform(next(keys), (N,), minval=0.1, maxval=2)
+
+    def pricing(s: Any, k: Any, t: Any) -> tuple[Any, Any]:
+        return _black_scholes(Module, s, k, t)
+
+    out = {"Black-Scholes 16M, plain": (timed(pricing, s, k, t) / 1e3, "ms")}
+    out["Black-Scholes 16M, compiled"] = (timed(jax.jit(pricing), s, k, t) / 1e3, "ms")
+    x = jax.random.normal(next(keys), (8192, 8192))
+    copy = timed(jax.jit(lambda x: x + 1), x)
+    out["copy bandwidth (x + 1, 8192^2 float32)"] = (2 * 4 * 8192**2 / copy / 1e6, "TB/s")
+    for axis in (0, 1, None):
+        total = jax.jit(lambda x, axis=axis: x.sum(axis=axis))
+        out[f"sum 8192^2 float32, axis {axis}"] = (timed(total, x) / 1e3, "ms")
+    out["softmax 8192^2 float32"] = (timed(jax.jit(jax.nn.softmax), x) / 1e3, "ms")
+    out["transpose 8192^2 float32"] = (timed(jax.jit(lambda x: x.T.copy()), x) / 1e3, "ms")
+    product = jax.jit(lambda a, b: a @ b)
+    a, b = normal(8192, 8192), normal(8192, 8192)
+    out["matmul 8192^3 bfloat16"] = (2 * 8192**3 / timed(product, a, b) / 1e6, "TFLOP/s")
+    products = jax.jit(lambda v, *weights: [v @ m.T for m in weights])
+    for n, d in ((14336, 4096), (8192, 2048), (1536, 576)):
+        weights, v = [normal(n, d) for _ in range(16)], normal(1, d)
+        time = timed(products, v, *weights) / len(weights)
         out[f"vector @ matrix {n}x{d} bfloat16, 16 at a time"] = (2 * n * d / time / 1e6, "TB/s")
     return out

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.timing import median_us
 
-PEERS = ("mlxlite", "mlx", "torch")
+PEERS = ("mlxlite", "mlx", "torch", "jax")
 # batch, heads, heads of k and v, queries, keys, head size, causal
 CASES = (
     (1, 32, 8, 2048, 2048, 128, True),
@@ -24,7 +24,9 @@ LAYERS = 32
 
 def measure(peer: str) -> dict[str, tuple[float, str]]:
     """Times of a peer; per layer in a chain of 32, which leaves launch costs out."""
-    return _torch() if peer == "torch" else _arrays(importlib.import_module(f"{peer}.core"))
+    if peer in ("torch", "jax"):
+        return {"torch": _torch, "jax": _jax}[peer]()
+    return _arrays(importlib.import_module(f"{peer}.core"))
 
 
 def _name(case: tuple[Any, ...]) -> str:
@@ -68,4 +70,31 @@ def _torch() -> dict[str, tuple[float, str]]:
             torch.cuda.synchronize()
 
         out[_name(case)] = (median_us(layers) / LAYERS, "us")
+    return out
+
+
+def _jax() -> dict[str, tuple[float, str]]:
+    """By cuDNN for prompts, where there is a GPU; JAX has heads after positions."""
+    from benchmarks.peers import jax_module
+
+    jax = jax_module()
+    on_gpu = jax.default_backend() == "gpu"
+    keys_of = iter(jax.random.split(jax.random.key(0), 3 * len(CASES)))
+    out = {}
+    for case in CASES:
+        batch, heads, kv, queries, keys, size, causal = case
+        shapes = ((batch, queries, heads, size), *((batch, keys, kv, size),) * 2)
+        q, k, v = (jax.random.normal(next(keys_of), shape, jax.numpy.bfloat16) for shape in shapes)
+        way = "cudnn" if on_gpu and queries > 1 else "xla"
+
+        @jax.jit
+        def layers(q: Any, k: Any, v: Any, causal: bool = causal, way: str = way) -> Any:
+            for _ in range(LAYERS):
+                q = jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=way)
+            return q
+
+        def call(q: Any = q, k: Any = k, v: Any = v, layers: Any = layers) -> None:
+            layers(q, k, v).block_until_ready()
+
+        out[_name(case)] = (median_us(call) / LAYERS, "us")
     return out

@@ -11,13 +11,15 @@ from typing import Any
 
 from benchmarks.timing import median_us
 
-PEERS = ("mlxlite", "mlx", "torch")
+PEERS = ("mlxlite", "mlx", "torch", "jax")
 LENGTH = 256
 
 
 def measure(peer: str) -> dict[str, tuple[float, str]]:
     """Host costs of a peer."""
-    return _torch() if peer == "torch" else _arrays(importlib.import_module(f"{peer}.core"))
+    if peer in ("torch", "jax"):
+        return {"torch": _torch, "jax": _jax}[peer]()
+    return _arrays(importlib.import_module(f"{peer}.core"))
 
 
 def _chain(a: Any, b: Any) -> Any:
@@ -99,3 +101,28 @@ def _torch() -> dict[str, tuple[float, str]]:
         "chain of 256, record + eval + wait, per op": (median_us(chain) / LENGTH, "us"),
         "x + 1 and wait": (median_us(add, 101), "us"),
     }
+
+
+def _jax() -> dict[str, tuple[float, str]]:
+    """JAX's functions are compiled, once for every shape."""
+    from benchmarks.peers import jax_module
+
+    jax = jax_module()
+    a, b, one = (jax.numpy.ones(n) for n in (64, 64, 1))
+    chain, add, scaled, program = map(jax.jit, (_chain, lambda x: x + 1, lambda x, s: x * s + 0.5, _array_program))
+    out = {
+        "chain of 256, record + eval + wait, per op": (
+            median_us(lambda: chain(a, b).block_until_ready()) / LENGTH,
+            "us",
+        )
+    }
+    out["x + 1 and wait"] = (median_us(lambda: add(one).block_until_ready(), 101), "us")
+    numbers = itertools.count()
+    new_number = lambda: scaled(one, 1.0 + next(numbers)).block_until_ready()  # noqa: E731
+    out["x * s + 0.5, a new s each call"] = (median_us(new_number, 101), "us")
+    x, w = jax.numpy.ones((64, 128)), jax.numpy.ones(128)
+    out["192-op program with 16 row sums"] = (median_us(lambda: program(x, w).block_until_ready()), "us")
+    rows = iter([jax.numpy.ones((32 + i, 128)) for i in range(5)])
+    new_shape = lambda: program(next(rows), w).block_until_ready()  # noqa: E731
+    out["192-op program, a new shape each call"] = (median_us(new_shape, 3), "us")
+    return out
