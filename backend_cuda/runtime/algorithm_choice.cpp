@@ -21,29 +21,34 @@ namespace {
 
 using Seconds = std::chrono::duration<double>;
 
-constexpr double kLeastOperations = 1e9;
+constexpr double kLeastOperations = 2e8;
 constexpr int kCandidates = 16;
 constexpr double kAdvantage = 1.03;      // of what replaces the heuristic's first
-constexpr Seconds kBudget{2.0};          // of the process
-constexpr Seconds kNewSizesBudget{0.5};  // of that, for plans that were launched before
+constexpr double kNewSizesShare = 0.25;  // of the process's budget, for plans that were launched before
 constexpr Seconds kWarmUp{0.06};         // of the host, to load a key's kernels: candidates after that are left out
-constexpr double kLongest = 1e-3;        // of one product: the clocks of longer ones fall, unseen by a short look
-constexpr double kShort = 2e-4;          // a shorter one is launched several times for each time taken
+constexpr double kLongest = 1e-3;        // of one product
+constexpr double kTimed = 3e-4;          // a shorter one is launched several times for each time taken
+constexpr int kMostLaunches = 24;
 constexpr double kHostSeconds = 6e-6;    // to enqueue one, and its part of two events
 constexpr double kFillBandwidth = 3e12;  // at most, in bytes a second
 constexpr std::size_t kLeastWorkspace = std::size_t{32} << 20;
 constexpr std::size_t kFinalists = 4;         // beside the heuristic's first
 constexpr std::size_t kPattern = 256 * 3907;  // bytes, repeated over an operand: rows of 2^n elements differ
 
-bool is_tuned(const MatmulKey& key) {
-    static const bool enabled = [] {
+// Of the process.
+Seconds budget() {
+    static const Seconds seconds{[] {
         const char* value = std::getenv("MLXLITE_MATMUL_TUNING");
-        return !value || !*value || std::atoi(value) != 0;
-    }();
+        return !value || !*value ? 2.0 : std::atof(value);
+    }()};
+    return seconds;
+}
+
+bool is_tuned(const MatmulKey& key) {
     bool is_complex = static_cast<MatmulDtype>(key.dtype) == MatmulDtype::complex64;
     double operations = 2.0 * static_cast<double>(key.m) * static_cast<double>(key.n) * static_cast<double>(key.k) *
                         static_cast<double>(key.batch) * (is_complex ? 4 : 1);
-    return enabled && operations >= kLeastOperations;
+    return budget().count() > 0 && operations >= kLeastOperations;
 }
 
 // ---- operands to measure on
@@ -177,13 +182,12 @@ class Contest {
         }
     }
 
-    // The fastest of the candidates that can be launched, or nothing if they take too long.
+    // The fastest of the candidates that can be launched, or nothing if none can.
     std::optional<Algorithm> winner(std::span<const Algorithm> candidates) {
         warm_up(candidates);
         if (live_.empty()) return std::nullopt;
         if (live_.size() == 1) return live_.front().algorithm;
-        if (live_.front().seconds > kLongest) return std::nullopt;
-        int launches = live_.front().seconds < kShort ? 3 : 1;
+        int launches = std::clamp(static_cast<int>(kTimed / live_.front().seconds + 0.5), 1, kMostLaunches);
         for (Candidate& candidate : live_) candidate.seconds = std::numeric_limits<double>::infinity();
         take_times(launches);
         auto rest = live_.begin() + 1;
@@ -206,7 +210,8 @@ class Contest {
             pointer(algorithm.workspace ? operands_.workspace : 0), algorithm.workspace, compute_stream());
     }
 
-    // Loads kernels; tells how long the first takes, once it is loaded. What cannot be launched is left out.
+    // Loads kernels; tells how long the first takes, once it is loaded: if that is too long, the others are left out,
+    // and so is what cannot be launched.
     void warm_up(std::span<const Algorithm> candidates) {
         auto begun = std::chrono::steady_clock::now();
         for (const Algorithm& algorithm : candidates) {
@@ -215,6 +220,7 @@ class Contest {
             live_.push_back({algorithm, event(2 * live_.size()), event(2 * live_.size() + 1)});
             if (live_.size() == 1) take_times(1);
             driver.cuStreamSynchronize(compute_stream());
+            if (live_.front().seconds > kLongest) break;
         }
     }
 
@@ -249,7 +255,7 @@ class Contest {
 std::optional<Algorithm> measured(const MatmulKey& key, const lt::Problem& problem,
                                   std::span<const Algorithm> candidates, bool new_sizes) {
     static Seconds spent{0}, spent_on_new_sizes{0};
-    if (spent >= kBudget || (new_sizes && spent_on_new_sizes >= kNewSizesBudget)) return std::nullopt;
+    if (spent >= budget() || (new_sizes && spent_on_new_sizes >= kNewSizesShare * budget())) return std::nullopt;
     wait_holding_gil(ticket_now());  // a library node's launch is half bound: no other thread may come between
     auto begun = std::chrono::steady_clock::now();
     std::optional<Algorithm> chosen;

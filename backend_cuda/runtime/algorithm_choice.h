@@ -1,13 +1,15 @@
 // Which of cuBLASLt's algorithms computes a product: the one that was fastest on this device, for large products.
 //
 // The heuristic orders its candidates by a model, whose first can take twice as long as the best. So a key of at least
-// a gigaflop is measured when it is first built, on scratch memory, and the choice is kept on disk (algorithm_file.h).
-// A choice is made once in a process: equal products have equal bits. The heuristic's first is kept
-// - for smaller products, and with MLXLITE_MATMUL_TUNING=0;
+// 0.2 gigaflops is measured when it is first built, on scratch memory, and the choice is kept on disk
+// (algorithm_file.h). A choice is made once in a process: equal products have equal bits. The heuristic's first is kept
+// - for smaller products;
 // - unless another takes 3% less, so that noise chooses nothing;
-// - once the process has measured for 2 s, of which 0.5 s may go to keys that a plan meets when it is launched again
-//   with other sizes: a program with new sizes in every call is not held up by more than that;
-// - where there is no memory for scratch operands within the limit, and for products of more than 1 ms.
+// - for products of more than 1 ms: the clocks of those fall, unseen by a short look;
+// - once the process has measured for 2 s (MLXLITE_MATMUL_TUNING seconds, 0 for none), of which a quarter may go to
+//   keys that a plan meets when it is launched again with other sizes: a program with new sizes in every call is not
+//   held up by more than that;
+// - where there is no memory for scratch operands within the limit.
 // The last two are counted as `unmeasured`.
 #pragma once
 #include <cstddef>

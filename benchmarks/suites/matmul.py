@@ -98,6 +98,7 @@ def measure(peer: str) -> dict[str, Figure]:
     """TFLOP/s and TB/s of a peer, float32 with TF32; the size from MLXLITE_BENCH_MATMUL, full by default."""
     size = SIZES[os.environ.get("MLXLITE_BENCH_MATMUL", "full")]
     os.environ["MLX_ENABLE_TF32"] = "1"
+    os.environ.setdefault("MLXLITE_MATMUL_TUNING", "30")  # seconds: there are more products here than programs have
     on = peer_named(peer)
     out: dict[str, Figure] = {}
     for chain in large(size):

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-LARGE, SMALL = [800, 800, 800], [16, 16, 16]  # the first is a gigaflop
+LARGE, SMALL = [800, 800, 800], [16, 16, 16]
 
 
 def run(times, sizes=(LARGE,), same_plan=False, tuning=None, **more):
@@ -90,9 +90,18 @@ def test_tuning_off(tmp_path):
     assert said["chosen"] == [0] and counts(said) == (0, 0, 0)
 
 
-def test_products_that_take_long_are_not_measured():
-    said = run([1100, 50])
-    assert said["chosen"] == [0] and counts(said) == (0, 0, 1)
+def test_products_that_take_long_keep_the_heuristics_first_for_good(tmp_path):
+    said = run([1100, 50], directory=str(tmp_path))
+    assert said["chosen"] == [0] and counts(said) == (1, 0, 0)
+    assert said["counts"]["launched"] == 2  # loaded, and timed; the other was not looked at
+    said = run([1100, 50], directory=str(tmp_path))
+    assert said["chosen"] == [0] and counts(said) == (0, 1, 0) and said["counts"]["launched"] == 0
+
+
+def test_seconds_that_a_process_may_measure():
+    sizes = [[800 + i, 800, 800] for i in range(9)]
+    measured, _, unmeasured = counts(run([100, 50], sizes, host=5000, tuning="0.3"))
+    assert measured + unmeasured == len(sizes) and 1 <= measured <= 5
 
 
 def test_short_memory_keeps_the_heuristics_first():
