@@ -15,10 +15,12 @@ from backend_cuda.kernels.scan import (
     OPS,
     choose_columns,
     choose_variant,
+    columns_of,
     generate,
     generate_column_tiles,
     generate_columns,
     generate_tiles,
+    tile_columns,
 )
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not installed")
@@ -89,6 +91,11 @@ def _made(case, make):
     return make(op, dtype, out, reverse=reverse, inclusive=inclusive, **options)
 
 
+def column_tiles(case, columns):
+    op, dtype, out, reverse, inclusive, _ = case
+    return generate_column_tiles(op, dtype, out, reverse=reverse, inclusive=inclusive, columns=columns)
+
+
 def _name(case):
     op, dtype, _, reverse, inclusive, variant = case
     return f"{op}-{dtype}{'-reverse' * reverse}{'' if inclusive else '-exclusive'}-{variant}"
@@ -109,8 +116,9 @@ def special(op):
 def built():
     kernels = [_made(case, generate) for case in CASES] + [_made(case, generate_columns) for case in COLUMN_CASES]
     for case in TILE_CASES:
-        for tiles in (_made(case, generate_tiles), _made(case, generate_column_tiles)):
-            kernels += [tiles.clear, tiles.scan]
+        tiles = _made(case, generate_tiles)
+        kernels += [tiles.clear, tiles.scan]
+        kernels += [column_tiles(case, columns_of(case[1])).scan, column_tiles(case, tile_columns(case[1], 5)).scan]
     emulator.build(kernels + [special(op) for op in SPECIAL])
 
 
@@ -211,22 +219,24 @@ def test_scan_by_tiles(case):
 @pytest.mark.parametrize("case", TILE_CASES, ids=_name)
 def test_scan_of_columns_by_tiles(case):
     op, dtype, out, reverse, inclusive, _ = case
-    tiles = _made(case, generate_column_tiles)
-    for k, shape in enumerate([(1, 1, 1), (2, 5, 33), (1, 1300, 40), (3, 127, 7)]):
-        a = to_scan(op, dtype, shape, k)
-        found = run_tiles(tiles, shape, a, NUMPY[out], k % 2)
-        assert_scanned(found, expected_columns(op, a, out, reverse, inclusive), op, out)
+    for columns in (columns_of(dtype), tile_columns(dtype, 5)):
+        tiles = column_tiles(case, columns)
+        for k, shape in enumerate([(1, 1, 1), (2, 5, 33), (1, 1300, columns + 3), (2, 3000, 5)]):
+            a = to_scan(op, dtype, shape, k)
+            found = run_tiles(tiles, shape, a, NUMPY[out], k % 2)
+            assert_scanned(found, expected_columns(op, a, out, reverse, inclusive), op, out)
 
 
 @pytest.mark.parametrize("op,dtype", [("cumsum", "float64"), ("cummax", "int8"), ("logcumsumexp", "float32")])
 def test_tiles_of_many_groups(op, dtype):
     for reverse, inclusive in ((False, True), (True, False)):
-        tiles = generate_column_tiles(op, dtype, dtype, reverse=reverse, inclusive=inclusive)
+        flags = {"reverse": reverse, "inclusive": inclusive}
+        tiles = generate_column_tiles(op, dtype, dtype, **flags, columns=columns_of(dtype))
         n = 64 * 512 * 2 + 999  # rows of more than two groups
         a = to_scan(op, dtype, (1, n, 5), 3)
         found = run_tiles(tiles, a.shape, a, NUMPY[dtype])
         assert_scanned(found, expected_columns(op, a, dtype, reverse, inclusive), op, dtype)
-        tiles = generate_tiles(op, dtype, dtype, reverse=reverse, inclusive=inclusive)
+        tiles = generate_tiles(op, dtype, dtype, **flags)
         n = 600 * 256 * 8 * min(8, 16 // NUMPY[dtype].itemsize) + 999
         a = to_scan(op, dtype, (1, n), 4)
         found = run_tiles(tiles, a.shape, a, NUMPY[dtype])
@@ -253,6 +263,8 @@ def test_bad_scans_are_refused():
         generate("cummedian", "float32", "float32", reverse=False, inclusive=True, variant="warp")
     with pytest.raises(ValueError, match="unknown variant 'chain'"):
         generate("cumsum", "float32", "float32", reverse=False, inclusive=True, variant="chain")
+    with pytest.raises(ValueError, match="cannot have 24 columns"):
+        generate_column_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True, columns=24)
     with pytest.raises(TypeError, match=r"\[logcumsumexp\].*int32"):
         generate("logcumsumexp", "int32", "int32", reverse=False, inclusive=True, variant="warp")
     with pytest.raises(ValueError, match=r"\[cummax\] of int8 cannot give int32"):

@@ -509,10 +509,12 @@ DEVICE void scan_tile_of_columns(const T* p, O* q, i64 n, i64 inner, i64 left, i
     read[reader][column] = sum;
     __syncthreads();
     if (reader == 0) {
+        sum = Op::identity();
+#pragma unroll
+        for (int k = 0; k < kReaders; ++k) Op::merge(sum, read[k][column]);
         State start = first_state;
         if (group > 0) start = await_state<State>(slot + (tiles + group - 1) * kTileWords);
-#pragma unroll
-        for (int k = 0; k < kReaders; ++k) Op::merge(start, read[k][column]);
+        Op::merge(start, sum);
         read[0][column] = start;
         if (in_group == kGroup - 1) {
             Op::merge(start, total);

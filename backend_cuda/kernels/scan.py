@@ -22,8 +22,10 @@ ColumnVariant = Literal["thread", "block"]
 _TEAMS = {"warp": 32, "block": 128, "long": 512}
 _THREADS = 256
 _SHORT_PACKS = 4  # of a lane at a time, where rows share a warp
+_SHORT_TOGETHER = 1
 _ROWS = 4  # of a thread at a time, where it goes down columns
 _TILE_PACKS = 8  # of a thread of a tile
+_TILES_TOGETHER = 4  # blocks of tiles that a multiprocessor has registers for, if states are small
 _COLUMN_GROUP = 64  # tiles of columns of a group
 _CLASSES = {"cumsum": "Sum", "cumprod": "Prod", "cummax": "Max", "cummin": "Min", "logcumsumexp": "LogSumExp"}
 OPS = tuple(_CLASSES)
@@ -104,7 +106,9 @@ def generate(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: b
     body.insert(0, _using(op, element))
     params = _params(2, dtype, out_dtype)
     launch = Launch((threads, 1, 1), (grid, 1, 1))
-    return define(_label(op, dtype, reverse, inclusive, variant), "scan.cuh", params, body, launch)
+    together = _SHORT_TOGETHER if variant == "short" else 1
+    label = _label(op, dtype, reverse, inclusive, variant)
+    return define(label, "scan.cuh", params, body, launch, together=together)
 
 
 def _by_warps(dtype: str) -> tuple[Size, list[str]]:
@@ -174,10 +178,11 @@ def choose_columns(dtype: str, outer: int, n: int, inner: int) -> ColumnVariant 
     """
     columns = columns_of(dtype)
     if inner < columns:
-        return None
+        narrow = tile_columns(dtype, inner)
+        return "tiles" if inner >= _width(dtype) and n > 2 * _tile_rows(dtype, narrow) else None
     if n <= 1024 and outer * -(-inner // _width(dtype)) >= 512 * target.multiprocessors:
         return "thread"
-    if n <= 2 * _tile_rows(dtype) or outer * -(-inner // columns) * 2 >= target.multiprocessors:
+    if n <= 2 * _tile_rows(dtype, columns) or outer * -(-inner // columns) * 2 >= target.multiprocessors:
         return "block"
     return "tiles"
 
@@ -225,35 +230,52 @@ def generate_columns(
     return define(label, "scan.cuh", _params(3, dtype, out_dtype), body, launch)
 
 
-def generate_column_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool) -> Tiles:
-    """The scan of `generate_columns` by a block for some rows of some columns. Arguments and errors are the same.
+def tile_columns(dtype: str, inner: int) -> int:
+    """Columns of a tile, where there are `inner`: those of a block, or fewer, in whole packs.
 
-    Model: that of `generate_tiles`, the chain a microsecond for each group of 64 tiles of 32 KB.
+    >>> tile_columns("float32", 1000), tile_columns("float32", 6)
+    (32, 8)
+    """
+    packs = -(-inner // _width(dtype))
+    return _width(dtype) * min(_across(dtype), 1 << (packs - 1).bit_length())
 
-    >>> generate_column_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True).scan.launch.grid
+
+def generate_column_tiles(
+    op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool, columns: int
+) -> Tiles:
+    """The scan of `generate_columns` by a block for some rows of some columns, as many as `tile_columns` says.
+
+    Other arguments and errors are the same. Model: that of `generate_tiles`, with a chain of groups of 64 tiles, or of
+    2 MB.
+
+    >>> flags = {"reverse": False, "inclusive": True}
+    >>> generate_column_tiles("cumsum", "float32", "float32", **flags, columns=32).scan.launch.grid
     (('mul', ('mul', 'd0', ('cdiv', 'd2', 32)), ('cdiv', 'd1', 256)), 1, 1)
     """
     element, first = _check(op, dtype, out_dtype)
-    columns, rows = columns_of(dtype), _tile_rows(dtype)
+    if columns != tile_columns(dtype, columns):
+        raise ValueError(f"a tile of {dtype} cannot have {columns} columns")
+    rows = _tile_rows(dtype, columns)
+    group = max(_COLUMN_GROUP, _THREADS // columns)
     across: Size = ("mul", "d0", ("cdiv", "d2", columns))
     tiles: Size = ("cdiv", "d1", rows)
-    slots: Size = ("add", tiles, ("cdiv", tiles, _COLUMN_GROUP))
+    slots: Size = ("add", tiles, ("cdiv", tiles, group))
     words = columns * _state_words(op, element)
-    types = f"Op, {storage(element)}, {_THREADS}, {_across(dtype)}, {_TILE_PACKS}, {_COLUMN_GROUP}"
+    types = f"Op, {storage(element)}, {_THREADS}, {columns // _width(dtype)}, {_TILE_PACKS}, {group}"
     body = [
         _using(op, element),
         f"const i64 tiles = ceil_div(d1, {rows}), across = ceil_div(d2, {columns});",
         "i64 outer = take_ticket(counter, gridDim.x);",
         "const i64 place = take_coordinate(outer, across), tile = take_coordinate(outer, tiles);",
         f"const i64 column = place * {columns}, start = outer * d1 * d2 + column;",
-        f"u64* const slots = q1 + (outer * across + place) * (tiles + ceil_div(tiles, {_COLUMN_GROUP})) * {words};",
+        f"u64* const slots = q1 + (outer * across + place) * (tiles + ceil_div(tiles, {group})) * {words};",
         f"scan_tile_of_columns<{types}, {_text(reverse)}, {_text(inclusive)}>",
         f"    (p0 + start, q0 + start, d1, d2, d2 - column, tile, tiles, slots, {first});",
     ]
     return Tiles(
         _clear(),
         define(
-            _label(op, dtype, reverse, inclusive, "columns_tiles"),
+            _label(op, dtype, reverse, inclusive, f"columns_tiles_{columns}"),
             "scan.cuh",
             _tile_params(3, dtype, out_dtype),
             body,
@@ -292,9 +314,9 @@ def _tile(dtype: str) -> int:
     return _THREADS * _TILE_PACKS * _width(dtype)
 
 
-def _tile_rows(dtype: str) -> int:
+def _tile_rows(dtype: str, columns: int) -> int:
     """Rows of a tile of columns."""
-    return _THREADS // _across(dtype) * _TILE_PACKS
+    return _THREADS * _width(dtype) // columns * _TILE_PACKS
 
 
 def _state_words(op: str, element: str) -> int:
@@ -304,7 +326,7 @@ def _state_words(op: str, element: str) -> int:
 
 def _together(op: str, element: str) -> int:
     """Blocks of tiles that a multiprocessor is to hold: as many as keep its memory busy, if states are small."""
-    return 4 if _state_words(op, element) == 1 else 1
+    return _TILES_TOGETHER if _state_words(op, element) == 1 else 1
 
 
 def _width(dtype: str) -> int:
@@ -365,7 +387,7 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
         *(functools.partial(generate, variant=v) for v in ("short", "warp", "block", "long")),
         *(functools.partial(generate_columns, variant=v) for v in ("thread", "block")),
         lambda *args, **kwargs: generate_tiles(*args, **kwargs).scan,
-        lambda *args, **kwargs: generate_column_tiles(*args, **kwargs).scan,
+        lambda op, dtype, out, **flags: generate_column_tiles(op, dtype, out, **flags, columns=columns_of(dtype)).scan,
     ]
     for k, op in enumerate(OPS):
         dtypes = [d for d in DTYPES if op != "logcumsumexp" or d in INEXACT]

@@ -34,9 +34,14 @@ def _columns_kernel(
 
 
 @functools.lru_cache(maxsize=512)
-def _tiles(op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool, columns: bool) -> kernels.Tiles:
-    make = kernels.generate_column_tiles if columns else kernels.generate_tiles
-    return make(op, dtype, out_dtype, reverse=reverse, inclusive=inclusive)
+def _tiles(op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool) -> kernels.Tiles:
+    return kernels.generate_tiles(op, dtype, out_dtype, reverse=reverse, inclusive=inclusive)
+
+
+@functools.lru_cache(maxsize=512)
+def _column_tiles(op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool, columns: int) -> kernels.Tiles:
+    flags = {"reverse": reverse, "inclusive": inclusive}
+    return kernels.generate_column_tiles(op, dtype, out_dtype, **flags, columns=columns)
 
 
 def _emit_tiles(
@@ -66,7 +71,8 @@ def _emit_columns(b: Builder, i: int) -> bool:
     dims, source, out = [outer, n, inner], Operand(view, strides), Operand(b.result(i), strides)
     what = (node.name, view.dtype, b.dtype(i), reverse, inclusive)
     if variant == "tiles":
-        _emit_tiles(b, i, _tiles(*what, columns=True), dims, source, out)
+        columns = kernels.tile_columns(view.dtype, b.table.value(inner))
+        _emit_tiles(b, i, _column_tiles(*what, columns), dims, source, out)
     else:
         b.kernel(_columns_kernel(*what, variant), dims, [source], [out], covers=(i,))
     return True
@@ -85,6 +91,6 @@ def _scan(b: Builder, i: int) -> None:
     dims = [source.rows, source.n]
     what = (node.name, dtype, b.dtype(i), reverse, inclusive)
     if variant == "tiles":
-        _emit_tiles(b, i, _tiles(*what, columns=False), dims, source.operand, out)
+        _emit_tiles(b, i, _tiles(*what), dims, source.operand, out)
     else:
         b.kernel(_kernel(*what, variant), dims, [source.operand], [out], covers=(i,))
