@@ -22,11 +22,11 @@ ColumnVariant = Literal["thread", "block"]
 _TEAMS = {"warp": 32, "block": 128, "long": 512}
 _THREADS = 256
 _SHORT_PACKS = 4  # of a lane at a time, where rows share a warp
-_SHORT_TOGETHER = 1
+_SHORT_TOGETHER = 4  # blocks of those that a multiprocessor has registers for
 _ROWS = 4  # of a thread at a time, where it goes down columns
 _TILE_PACKS = 8  # of a thread of a tile
-_TILES_TOGETHER = 4  # blocks of tiles that a multiprocessor has registers for, if states are small
-_COLUMN_GROUP = 64  # tiles of columns of a group
+_TILES_TOGETHER = 3  # blocks of tiles that a multiprocessor has registers for, if states are small
+_COLUMN_GROUP = 32  # tiles of columns of a group
 _CLASSES = {"cumsum": "Sum", "cumprod": "Prod", "cummax": "Max", "cummin": "Min", "logcumsumexp": "LogSumExp"}
 OPS = tuple(_CLASSES)
 
@@ -52,9 +52,9 @@ def choose_variant(dtype: str, rows: int, n: int) -> Variant | Literal["tiles"]:
     >>> choose_variant("float32", 10_000, 100), choose_variant("float32", 1, 1_000_000)
     ('short', 'tiles')
     """
-    if n <= 1024:
+    if n <= 768:
         return "short"
-    if rows >= 8 * target.multiprocessors:
+    if rows >= 4 * target.multiprocessors:
         return "block"
     return "tiles" if n > 2 * _tile(dtype) else "long"
 
