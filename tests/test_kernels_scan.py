@@ -9,14 +9,26 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from backend_cuda.kernels import evaluate_size
 from backend_cuda.kernels.ops import DTYPES, INEXACT
-from backend_cuda.kernels.scan import OPS, choose_variant, generate, generate_columns
+from backend_cuda.kernels.scan import (
+    OPS,
+    choose_columns,
+    choose_variant,
+    columns_of,
+    generate,
+    generate_column_tiles,
+    generate_columns,
+    generate_tiles,
+    tile_columns,
+)
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not installed")
 
 NUMPY = {d: np.dtype(ml_dtypes.bfloat16 if d == "bfloat16" else d) for d in DTYPES}
 TOLERANCE = {"float16": 1e-3, "bfloat16": 8e-3, "float32": 5e-6, "float64": 1e-13, "complex64": 2e-5}
-VARIANTS = ("warp", "block", "long")
+VARIANTS = ("short", "warp", "block", "long")
+COLUMN_VARIANTS = ("thread", "block")
 FLAGS = tuple(itertools.product((False, True), (False, True)))
 SHAPES = [(1, 1), (9, 7), (3, 64), (2, 259), (2, 1031)]
 
@@ -61,38 +73,37 @@ def expected(op, a, out, reverse, inclusive):
     return got[:, ::-1] if reverse else got
 
 
-def _cases():
-    choices = itertools.cycle(itertools.product(FLAGS, VARIANTS))
+def _cases(makers):
+    """(op, dtype, out, reverse, inclusive, maker): all ops and dtypes, in turns of flags and makers; all of a sum."""
+    choices = itertools.cycle(itertools.product(FLAGS, makers))
     for op in OPS:
         for dtype in DTYPES:
-            if op == "logcumsumexp" and dtype not in INEXACT:
-                continue
-            (reverse, inclusive), variant = next(choices)
-            out = "int32" if op == "cumsum" and dtype == "bool" else dtype
-            kernel = generate(op, dtype, out, reverse=reverse, inclusive=inclusive, variant=variant)
-            yield op, dtype, out, reverse, inclusive, kernel
-    for (reverse, inclusive), variant in itertools.product(FLAGS, VARIANTS):
-        kernel = generate("cumsum", "bfloat16", "bfloat16", reverse=reverse, inclusive=inclusive, variant=variant)
-        yield "cumsum", "bfloat16", "bfloat16", reverse, inclusive, kernel
+            if op != "logcumsumexp" or dtype in INEXACT:
+                flags, maker = next(choices)
+                yield op, dtype, "int32" if op == "cumsum" and dtype == "bool" else dtype, *flags, maker
+    for flags, maker in itertools.product(FLAGS, makers):
+        yield "cumsum", "bfloat16", "bfloat16", *flags, maker
 
 
-def _column_cases():
-    choices = itertools.cycle(FLAGS)
-    for op in OPS:
-        for dtype in DTYPES:
-            if op == "logcumsumexp" and dtype not in INEXACT:
-                continue
-            reverse, inclusive = next(choices)
-            out = "int32" if op == "cumsum" and dtype == "bool" else dtype
-            kernel = generate_columns(op, dtype, out, reverse=reverse, inclusive=inclusive)
-            yield op, dtype, out, reverse, inclusive, kernel
-    for reverse, inclusive in FLAGS:
-        kernel = generate_columns("cumsum", "float32", "float32", reverse=reverse, inclusive=inclusive)
-        yield "cumsum", "float32", "float32", reverse, inclusive, kernel
+def _made(case, make):
+    op, dtype, out, reverse, inclusive, variant = case
+    options = {} if variant == "tiles" else {"variant": variant}
+    return make(op, dtype, out, reverse=reverse, inclusive=inclusive, **options)
 
 
-CASES = list(_cases())
-COLUMN_CASES = list(_column_cases())
+def column_tiles(case, columns):
+    op, dtype, out, reverse, inclusive, _ = case
+    return generate_column_tiles(op, dtype, out, reverse=reverse, inclusive=inclusive, columns=columns)
+
+
+def _name(case):
+    op, dtype, _, reverse, inclusive, variant = case
+    return f"{op}-{dtype}{'-reverse' * reverse}{'' if inclusive else '-exclusive'}-{variant}"
+
+
+CASES = list(_cases(VARIANTS))
+COLUMN_CASES = list(_cases(COLUMN_VARIANTS))
+TILE_CASES = list(_cases(("tiles",)))
 COLUMN_SHAPES = [(1, 1, 1), (2, 5, 33), (1, 300, 40), (3, 127, 7)]
 SPECIAL = ("cummax", "cummin", "logcumsumexp")
 
@@ -103,7 +114,12 @@ def special(op):
 
 @pytest.fixture(scope="module", autouse=True)
 def built():
-    emulator.build([case[-1] for case in CASES + COLUMN_CASES] + [special(op) for op in SPECIAL])
+    kernels = [_made(case, generate) for case in CASES] + [_made(case, generate_columns) for case in COLUMN_CASES]
+    for case in TILE_CASES:
+        tiles = _made(case, generate_tiles)
+        kernels += [tiles.clear, tiles.scan]
+        kernels += [column_tiles(case, columns_of(case[1])).scan, column_tiles(case, tile_columns(case[1], 5)).scan]
+    emulator.build(kernels + [special(op) for op in SPECIAL])
 
 
 def to_scan(op, dtype, shape, seed):
@@ -126,8 +142,21 @@ def assert_scanned(found, want, op, out):
     np.testing.assert_allclose(found, want, rtol=TOLERANCE[out], atol=TOLERANCE[out] * scale)
 
 
-@pytest.mark.parametrize("op,dtype,out,reverse,inclusive,kernel", CASES, ids=[case[-1].name for case in CASES])
-def test_scan(op, dtype, out, reverse, inclusive, kernel):
+def run_tiles(tiles, dims, a, out, misalign=0):
+    """Clears the words, which begin as garbage, and scans."""
+    words = evaluate_size(tiles.words, {f"d{k}": n for k, n in enumerate(dims)})
+    (cleared,) = emulator.run(tiles.clear, [words], [], [((words,), np.uint64)])
+    assert not cleared.any()
+    found, _ = emulator.run(
+        tiles.scan, dims, [a], [(tuple(dims), out), ((words,), np.uint64)], misalign=misalign, initial={1: cleared}
+    )
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=_name)
+def test_scan(case):
+    op, dtype, out, reverse, inclusive, _ = case
+    kernel = _made(case, generate)
     for k, (rows, n) in enumerate([*SHAPES, (1, 5000)] if dtype == "bfloat16" and op == "cumsum" else SHAPES):
         for misalign in (0, 1):
             a = to_scan(op, dtype, (rows, n + misalign), k).reshape(-1)[misalign * rows :].reshape(rows, n)
@@ -136,17 +165,82 @@ def test_scan(op, dtype, out, reverse, inclusive, kernel):
             assert_scanned(found, want, op, out)
 
 
-@pytest.mark.parametrize(
-    "op,dtype,out,reverse,inclusive,kernel", COLUMN_CASES, ids=[case[-1].name for case in COLUMN_CASES]
-)
-def test_scan_of_columns(op, dtype, out, reverse, inclusive, kernel):
+@pytest.mark.parametrize("reverse,inclusive", FLAGS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
+def test_rows_of_any_length_share_a_warp(dtype, reverse, inclusive):
+    out = "int32" if dtype == "uint8" else dtype
+    kernel = generate("cumsum", dtype, out, reverse=reverse, inclusive=inclusive, variant="short")
+    for n in (1, 2, 3, 4, 5, 8, 11, 33, 100, 128, 129, 515, 1000):
+        rows = 1 + 2200 // n
+        a = samples(dtype, (rows, n + 1), n).reshape(-1)[rows:].reshape(rows, n)
+        if dtype != "uint8":  # what one row sums up must not be seen in the next
+            a[::3, n // 2] = np.nan
+        (found,) = emulator.run(kernel, (rows, n), [a], [((rows, n), NUMPY[out])], misalign=n % 3)
+        assert_rows(found, expected("cumsum", a, out, reverse, inclusive), out)
+
+
+def assert_rows(found, want, out):
+    """As assert_scanned, with the scale of each row, and NaN where it is wanted."""
+    if out not in INEXACT:
+        np.testing.assert_array_equal(found, want)
+        return
+    for f, w in zip(found, want, strict=True):
+        assert_scanned(f, w, "cumsum", out)
+
+
+@pytest.mark.parametrize("case", COLUMN_CASES, ids=_name)
+def test_scan_of_columns(case):
+    op, dtype, out, reverse, inclusive, _ = case
+    kernel = _made(case, generate_columns)
     for k, shape in enumerate(COLUMN_SHAPES):
-        outer, n, inner = shape
         a = to_scan(op, dtype, shape, k)
-        rows = expected(op, a.transpose(0, 2, 1).reshape(outer * inner, n), out, reverse, inclusive)
-        want = rows.reshape(outer, inner, n).transpose(0, 2, 1)
+        want = expected_columns(op, a, out, reverse, inclusive)
         (found,) = emulator.run(kernel, shape, [a], [(shape, NUMPY[out])], misalign=k % 2)
         assert_scanned(found, want, op, out)
+
+
+def expected_columns(op, a, out, reverse, inclusive):
+    outer, n, inner = a.shape
+    rows = expected(op, a.transpose(0, 2, 1).reshape(outer * inner, n), out, reverse, inclusive)
+    return rows.reshape(outer, inner, n).transpose(0, 2, 1)
+
+
+@pytest.mark.parametrize("case", TILE_CASES, ids=_name)
+def test_scan_by_tiles(case):
+    op, dtype, out, reverse, inclusive, _ = case
+    tiles = _made(case, generate_tiles)
+    for k, (rows, n) in enumerate([(1, 1), (3, 100), (2, 20_011), (1, 32_768)]):
+        for misalign in (0, 1):
+            a = to_scan(op, dtype, (rows, n + misalign), k).reshape(-1)[misalign * rows :].reshape(rows, n)
+            found = run_tiles(tiles, (rows, n), a, NUMPY[out], misalign)
+            assert_scanned(found, expected(op, a, out, reverse, inclusive), op, out)
+
+
+@pytest.mark.parametrize("case", TILE_CASES, ids=_name)
+def test_scan_of_columns_by_tiles(case):
+    op, dtype, out, reverse, inclusive, _ = case
+    for columns in (columns_of(dtype), tile_columns(dtype, 5)):
+        tiles = column_tiles(case, columns)
+        for k, shape in enumerate([(1, 1, 1), (2, 5, 33), (1, 1300, columns + 3), (2, 3000, 5)]):
+            a = to_scan(op, dtype, shape, k)
+            found = run_tiles(tiles, shape, a, NUMPY[out], k % 2)
+            assert_scanned(found, expected_columns(op, a, out, reverse, inclusive), op, out)
+
+
+@pytest.mark.parametrize("op,dtype", [("cumsum", "float64"), ("cummax", "int8"), ("logcumsumexp", "float32")])
+def test_tiles_of_many_groups(op, dtype):
+    for reverse, inclusive in ((False, True), (True, False)):
+        flags = {"reverse": reverse, "inclusive": inclusive}
+        tiles = generate_column_tiles(op, dtype, dtype, **flags, columns=columns_of(dtype))
+        n = 64 * 512 * 2 + 999  # rows of more than two groups
+        a = to_scan(op, dtype, (1, n, 5), 3)
+        found = run_tiles(tiles, a.shape, a, NUMPY[dtype])
+        assert_scanned(found, expected_columns(op, a, dtype, reverse, inclusive), op, dtype)
+        tiles = generate_tiles(op, dtype, dtype, **flags)
+        n = 600 * 256 * 8 * min(8, 16 // NUMPY[dtype].itemsize) + 999
+        a = to_scan(op, dtype, (1, n), 4)
+        found = run_tiles(tiles, a.shape, a, NUMPY[dtype])
+        assert_scanned(found, expected(op, a, dtype, reverse, inclusive), op, dtype)
 
 
 def test_special_values():
@@ -158,13 +252,19 @@ def test_special_values():
 
 
 def test_the_chosen_variant_is_one_of_those():
-    for rows, n in itertools.product((1, 300, 5000), (1, 100, 1000, 5000, 100_000)):
-        assert choose_variant(rows, n) in VARIANTS
+    for dtype, rows, n in itertools.product(DTYPES, (1, 300, 5000), (1, 100, 1000, 5000, 100_000)):
+        assert choose_variant(dtype, rows, n) in (*VARIANTS, "tiles")
+        for inner in (1, 64, 1_000_000):
+            assert choose_columns(dtype, rows, n, inner) in (*COLUMN_VARIANTS, "tiles", None)
 
 
 def test_bad_scans_are_refused():
     with pytest.raises(ValueError, match="unknown scan 'cummedian'"):
         generate("cummedian", "float32", "float32", reverse=False, inclusive=True, variant="warp")
+    with pytest.raises(ValueError, match="unknown variant 'chain'"):
+        generate("cumsum", "float32", "float32", reverse=False, inclusive=True, variant="chain")
+    with pytest.raises(ValueError, match="cannot have 24 columns"):
+        generate_column_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True, columns=24)
     with pytest.raises(TypeError, match=r"\[logcumsumexp\].*int32"):
         generate("logcumsumexp", "int32", "int32", reverse=False, inclusive=True, variant="warp")
     with pytest.raises(ValueError, match=r"\[cummax\] of int8 cannot give int32"):

@@ -489,3 +489,12 @@ def test_a_scan_down_columns_leaves_them_where_they_are(plans: list[Plan], name:
     mx.eval(getattr(mx, name)(b.transpose(0, 2, 1), axis=1))  # whose columns are rows in memory
     mx.eval(getattr(mx, name)(a[:, :, :3], axis=1))  # too few for a block
     assert [len(plan.nodes) for plan in plans] == [1, 1, 1, 2]
+
+
+def test_a_long_scan_is_by_many_blocks(plans: list[Plan]) -> None:
+    a = normal(2, 40_000)
+    for x, axis in ((a, 1), (a.reshape(2000, 40), 0)):
+        mx.eval(mx.cumsum(x, axis=axis))
+        clear, scan = plans[-1].nodes
+        assert isinstance(clear, KernelNode) and isinstance(scan, KernelNode)
+        assert clear.writes[0] in scan.writes and plans[-1].edges == [(0, 1)]

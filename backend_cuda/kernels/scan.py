@@ -1,33 +1,62 @@
-"""Running sums, products, extremes and logsumexps along the last axis, or down columns."""
+"""Running sums, products, extremes and logsumexps along the last axis, or down columns.
+
+Rows have a team of threads each, or are short and share a warp; columns have a thread or a block. Where that would be
+too few threads, rows and columns are in tiles, which blocks scan side by side.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 from .codegen import Params, define
-from .kernel import KernelSource, Launch
+from .kernel import KernelSource, Launch, Size
 from .ops import DTYPES, INEXACT, INTEGERS, ITEMSIZE, compute, storage
 from .target import target
 
-Variant = Literal["warp", "block", "long"]
+Variant = Literal["short", "warp", "block", "long"]
+ColumnVariant = Literal["thread", "block"]
 
 _TEAMS = {"warp": 32, "block": 128, "long": 512}
-_COLUMN_THREADS = 256
+_THREADS = 256
+_SHORT_PACKS = 4  # of a lane at a time, where rows share a warp
+_SHORT_TOGETHER = 4  # blocks of those that a multiprocessor has registers for
 _ROWS = 4  # of a thread at a time, where it goes down columns
+_TILE_PACKS = 8  # of a thread of a tile
+_TILES_TOGETHER = 3  # blocks of tiles that a multiprocessor has registers for, if states are small
+_COLUMN_GROUP = 32  # tiles of columns of a group
 _CLASSES = {"cumsum": "Sum", "cumprod": "Prod", "cummax": "Max", "cummin": "Min", "logcumsumexp": "LogSumExp"}
 OPS = tuple(_CLASSES)
 
 
-def choose_variant(rows: int, n: int) -> Variant:
-    """A fast variant for `rows` rows of n elements; any variant is correct for any.
+@dataclass(frozen=True)
+class Tiles:
+    """A scan by many blocks for each row, in two kernels: `clear` must have run before `scan` begins.
 
-    >>> choose_variant(10_000, 100), choose_variant(1, 1_000_000)
-    ('warp', 'long')
+    Attributes:
+        clear: sets its output 0 to zeros. Its dim 0: the `words`.
+        scan: its dims and operand are those of the scan by one kernel; its outputs: the result, and what was cleared.
+        words: of 8 bytes, in which the blocks tell one another their totals: a Size of the dims of `scan`.
     """
-    if n <= 256 or (n <= 1024 and rows >= 4096):
-        return "warp"
-    return "block" if n <= 2048 or rows >= 1024 else "long"
+
+    clear: KernelSource
+    scan: KernelSource
+    words: Size
+
+
+def choose_variant(dtype: str, rows: int, n: int) -> Variant | Literal["tiles"]:
+    """A fast variant of `generate`, or `generate_tiles`, for `rows` rows of n elements; any is correct for any.
+
+    >>> choose_variant("float32", 10_000, 100), choose_variant("float32", 1, 1_000_000)
+    ('short', 'tiles')
+    """
+    if n <= 768:
+        return "short"
+    if rows >= 4 * target.multiprocessors:
+        return "block"
+    return "tiles" if n > 2 * _tile(dtype) else "long"
 
 
 def generate(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool, variant: Variant) -> KernelSource:
@@ -53,23 +82,87 @@ def generate(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: b
     >>> generate("cumsum", "bool", "int32", reverse=False, inclusive=True, variant="warp").launch.grid
     (('cdiv', 'd0', 8), 1, 1)
     """
-    if variant not in _TEAMS:
+    if variant != "short" and variant not in _TEAMS:
         raise ValueError(f"unknown variant {variant!r}")
     element, first = _check(op, dtype, out_dtype)
-    team = _TEAMS[variant]
-    threads = max(team, 256) if team == 32 else team
-    per_block = threads // team
-    flags = f"{str(reverse).lower()}, {str(inclusive).lower()}"
-    body = [
-        f"const i64 row = i64(blockIdx.x) * {per_block} + threadIdx.x / {team};",
-        "if (row >= d0) return;  // a whole warp's or block's threads",
-        f"using Op = {_CLASSES[op]}<{compute(element)}>;",
-        f"scan_row<Op, {storage(element)}, {team}, {flags}>(p0 + row * d1, q0 + row * d1, d1, {first});",
-    ]
-    grid = ("cdiv", "d0", per_block) if per_block > 1 else "d0"
-    label = f"{op}_{dtype}{'_reverse' if reverse else ''}{'' if inclusive else '_exclusive'}_{variant}"
+    types = f"Op, {storage(element)}"
+    flags = f"{_text(reverse)}, {_text(inclusive)}"
+    threads = _THREADS
+    grid: Size = "d0"
+    if variant == "short":
+        grid, body = _by_warps(dtype)
+        call = f"scan_short_rows<{types}, {_SHORT_PACKS}, {flags}>"
+        body.append(f"{call}(p0 + row * d1, q0 + row * d1, min_i64(rows, d0 - row), d1, {first});")
+    else:
+        team = _TEAMS[variant]
+        threads = max(team, _THREADS) if team == 32 else team
+        per_block = threads // team
+        grid = ("cdiv", "d0", per_block) if per_block > 1 else "d0"
+        body = [
+            f"const i64 row = i64(blockIdx.x) * {per_block} + threadIdx.x / {team};",
+            "if (row >= d0) return;  // a whole warp's or block's threads",
+            f"scan_row<{types}, {team}, {flags}>(p0 + row * d1, q0 + row * d1, d1, {first});",
+        ]
+    body.insert(0, _using(op, element))
     params = _params(2, dtype, out_dtype)
-    return define(label, "scan.cuh", params, body, Launch((threads, 1, 1), (grid, 1, 1)))
+    launch = Launch((threads, 1, 1), (grid, 1, 1))
+    together = _SHORT_TOGETHER if variant == "short" else 1
+    label = _label(op, dtype, reverse, inclusive, variant)
+    return define(label, "scan.cuh", params, body, launch, together=together)
+
+
+def _by_warps(dtype: str) -> tuple[Size, list[str]]:
+    """The grid of blocks whose warps have some rows each; statements that define `row`, a warp's first, and `rows`.
+
+    These are as many as it goes over at a time, or a pack's width at least: then no pack is of two warps.
+    """
+    width = _width(dtype)
+    packs = 32 * _SHORT_PACKS
+    rows: Size = ("mul", width, ("max", 1, ("div", packs, ("max", 1, "d1"))))
+    body = [
+        f"const i64 rows = {width} * (d1 > {packs} ? 1 : {packs} / int(d1));",
+        f"const i64 row = (i64(blockIdx.x) * {_THREADS // 32} + threadIdx.x / 32) * rows;",
+        "if (row >= d0) return;  // a whole warp",
+    ]
+    return ("cdiv", "d0", ("mul", _THREADS // 32, rows)), body
+
+
+def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool) -> Tiles:
+    """The scan of `generate` by a block for each tile of a row. Arguments and errors are those of `generate`.
+
+    Model: it reads and writes its elements once. A block waits for the totals of the tiles before its own in a group of
+    256, and for the end of the group before: that chain is a microsecond for each group of 8 MB.
+
+    >>> generate_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True).scan.launch.grid
+    (('mul', 'd0', ('cdiv', ('add', 'd1', 3), 8192)), 1, 1)
+    """
+    element, first = _check(op, dtype, out_dtype)
+    tile = _tile(dtype)
+    # The packs of a row lie on boundaries of memory, so the first may begin before it.
+    tiles: Size = ("cdiv", ("add", "d1", _width(dtype) - 1), tile)
+    slots: Size = ("add", tiles, ("cdiv", tiles, _THREADS))
+    types = f"Op, {storage(element)}, {_THREADS}, {_TILE_PACKS}"
+    body = [
+        _using(op, element),
+        f"const i64 tiles = ceil_div(d1 + {_width(dtype) - 1}, {tile});",
+        "i64 row = take_ticket(counter, gridDim.x);",
+        "const i64 tile = take_coordinate(row, tiles);",
+        f"u64* const slots = q1 + row * (tiles + ceil_div(tiles, {_THREADS})) * kSlotWords<Op::State>;",
+        f"scan_tile<{types}, {_text(reverse)}, {_text(inclusive)}>",
+        f"    (p0 + row * d1, q0 + row * d1, d1, tile, tiles, slots, {first});",
+    ]
+    return Tiles(
+        _clear(),
+        define(
+            _label(op, dtype, reverse, inclusive, "tiles"),
+            "scan.cuh",
+            _tile_params(2, dtype, out_dtype),
+            body,
+            Launch((_THREADS, 1, 1), (("mul", "d0", tiles), 1, 1)),
+            together=_together(op, element),
+        ),
+        ("mul", ("mul", "d0", slots), _state_words(op, element)),
+    )
 
 
 def columns_of(dtype: str) -> int:
@@ -77,40 +170,163 @@ def columns_of(dtype: str) -> int:
     return _across(dtype) * _width(dtype)
 
 
-def has_columns(dtype: str, outer: int, n: int, inner: int) -> bool:
-    """Whether `generate_columns` is fast for these sizes: there are blocks enough, or little to do.
+def choose_columns(dtype: str, outer: int, n: int, inner: int) -> ColumnVariant | Literal["tiles"] | None:
+    """A fast variant of `generate_columns`, or `generate_column_tiles`; None if columns had better be made rows.
 
-    >>> has_columns("float32", 1, 8192, 8192), has_columns("float32", 1, 8192, 3)
-    (True, False)
+    >>> [choose_columns("float32", 1, 8192, inner) for inner in (3, 64, 8192)]
+    [None, 'tiles', 'block']
     """
     columns = columns_of(dtype)
-    return inner >= columns and (n <= 256 or outer * -(-inner // columns) * 2 >= target.multiprocessors)
+    if inner < columns:
+        narrow = tile_columns(dtype, inner)
+        return "tiles" if inner >= _width(dtype) and n > 2 * _tile_rows(dtype, narrow) else None
+    if n <= 1024 and outer * -(-inner // _width(dtype)) >= 512 * target.multiprocessors:
+        return "thread"
+    if n <= 2 * _tile_rows(dtype, columns) or outer * -(-inner // columns) * 2 >= target.multiprocessors:
+        return "block"
+    return "tiles"
 
 
-def generate_columns(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool) -> KernelSource:
+def generate_columns(
+    op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool, variant: ColumnVariant
+) -> KernelSource:
     """The scan of `generate` along the middle axis of contiguous (outer, n, inner), in any alignment.
 
     Parameters, in order: dims 0 to 2, those three; operand 0; the output; both contiguous. Arguments and errors are
-    those of `generate`.
+    those of `generate`; the variant is from `choose_columns`.
 
-    >>> generate_columns("cumsum", "float32", "float32", reverse=False, inclusive=True).launch.grid
+    >>> generate_columns("cumsum", "float32", "float32", reverse=False, inclusive=True, variant="block").launch.grid
     (('mul', 'd0', ('cdiv', 'd2', 32)), 1, 1)
     """
+    if variant not in ("thread", "block"):
+        raise ValueError(f"unknown variant {variant!r}")
     element, first = _check(op, dtype, out_dtype)
-    columns = columns_of(dtype)
-    flags = f"{str(reverse).lower()}, {str(inclusive).lower()}"
-    body = [
-        "i64 outer = blockIdx.x;",
-        f"const i64 column = take_coordinate(outer, ceil_div(d2, {columns})) * {columns};",
-        "const i64 start = outer * d1 * d2 + column;",
-        f"using Op = {_CLASSES[op]}<{compute(element)}>;",
-        f"scan_columns<Op, {storage(element)}, {_COLUMN_THREADS}, {_across(dtype)}, {_ROWS}, {flags}>",
-        f"    (p0 + start, q0 + start, d1, d2, d2 - column, {first});",
-    ]
-    label = f"{op}_{dtype}{'_reverse' if reverse else ''}{'' if inclusive else '_exclusive'}_columns"
-    grid = ("mul", "d0", ("cdiv", "d2", columns))
-    launch = Launch((_COLUMN_THREADS, 1, 1), (grid, 1, 1))
+    types = f"Op, {storage(element)}"
+    flags = f"{_text(reverse)}, {_text(inclusive)}"
+    if variant == "thread":
+        width = _width(dtype)
+        blocks: Size = ("cdiv", ("mul", "d0", ("cdiv", "d2", width)), _THREADS)
+        body = [
+            f"i64 outer = i64(blockIdx.x) * {_THREADS} + threadIdx.x;",
+            f"const i64 column = take_coordinate(outer, ceil_div(d2, {width})) * {width};",
+            "if (outer >= d0) return;",
+            "const i64 start = outer * d1 * d2 + column;",
+            f"scan_own_columns<{types}, {_ROWS}, {flags}>",
+            f"    (p0 + start, q0 + start, d1, d2, int(min_i64({width}, d2 - column)), {first});",
+        ]
+    else:
+        columns = columns_of(dtype)
+        blocks = ("mul", "d0", ("cdiv", "d2", columns))
+        body = [
+            "i64 outer = blockIdx.x;",
+            f"const i64 column = take_coordinate(outer, ceil_div(d2, {columns})) * {columns};",
+            "const i64 start = outer * d1 * d2 + column;",
+            f"scan_columns<{types}, {_THREADS}, {_across(dtype)}, {_ROWS}, {flags}>",
+            f"    (p0 + start, q0 + start, d1, d2, d2 - column, {first});",
+        ]
+    body.insert(0, _using(op, element))
+    label = _label(op, dtype, reverse, inclusive, f"columns_{variant}")
+    launch = Launch((_THREADS, 1, 1), (blocks, 1, 1))
     return define(label, "scan.cuh", _params(3, dtype, out_dtype), body, launch)
+
+
+def tile_columns(dtype: str, inner: int) -> int:
+    """Columns of a tile, where there are `inner`: those of a block, or fewer, in whole packs.
+
+    >>> tile_columns("float32", 1000), tile_columns("float32", 6)
+    (32, 8)
+    """
+    packs = -(-inner // _width(dtype))
+    return _width(dtype) * min(_across(dtype), 1 << (packs - 1).bit_length())
+
+
+def generate_column_tiles(
+    op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool, columns: int
+) -> Tiles:
+    """The scan of `generate_columns` by a block for some rows of some columns, as many as `tile_columns` says.
+
+    Other arguments and errors are the same. Model: that of `generate_tiles`, with a chain of groups of 64 tiles, or of
+    2 MB.
+
+    >>> flags = {"reverse": False, "inclusive": True}
+    >>> generate_column_tiles("cumsum", "float32", "float32", **flags, columns=32).scan.launch.grid
+    (('mul', ('mul', 'd0', ('cdiv', 'd2', 32)), ('cdiv', 'd1', 256)), 1, 1)
+    """
+    element, first = _check(op, dtype, out_dtype)
+    if columns != tile_columns(dtype, columns):
+        raise ValueError(f"a tile of {dtype} cannot have {columns} columns")
+    rows = _tile_rows(dtype, columns)
+    group = max(_COLUMN_GROUP, _THREADS // columns)
+    across: Size = ("mul", "d0", ("cdiv", "d2", columns))
+    tiles: Size = ("cdiv", "d1", rows)
+    slots: Size = ("add", tiles, ("cdiv", tiles, group))
+    words = columns * _state_words(op, element)
+    types = f"Op, {storage(element)}, {_THREADS}, {columns // _width(dtype)}, {_TILE_PACKS}, {group}"
+    body = [
+        _using(op, element),
+        f"const i64 tiles = ceil_div(d1, {rows}), across = ceil_div(d2, {columns});",
+        "i64 outer = take_ticket(counter, gridDim.x);",
+        "const i64 place = take_coordinate(outer, across), tile = take_coordinate(outer, tiles);",
+        f"const i64 column = place * {columns}, start = outer * d1 * d2 + column;",
+        f"u64* const slots = q1 + (outer * across + place) * (tiles + ceil_div(tiles, {group})) * {words};",
+        f"scan_tile_of_columns<{types}, {_text(reverse)}, {_text(inclusive)}>",
+        f"    (p0 + start, q0 + start, d1, d2, d2 - column, tile, tiles, slots, {first});",
+    ]
+    return Tiles(
+        _clear(),
+        define(
+            _label(op, dtype, reverse, inclusive, f"columns_tiles_{columns}"),
+            "scan.cuh",
+            _tile_params(3, dtype, out_dtype),
+            body,
+            Launch((_THREADS, 1, 1), (("mul", across, tiles), 1, 1)),
+            together=_together(op, element),
+        ),
+        ("mul", ("mul", across, slots), words),
+    )
+
+
+def _clear() -> KernelSource:
+    params = Params()
+    params.dims(1)
+    params.add(("out", 0), "u64* __restrict__ q0")
+    body = [
+        f"const i64 i = i64(blockIdx.x) * {_THREADS} + threadIdx.x;",
+        "if (i < d0) q0[i] = 0;",
+    ]
+    return define("scan_clear", "prelude.cuh", params, body, Launch((_THREADS, 1, 1), (("cdiv", "d0", _THREADS), 1, 1)))
+
+
+def _using(op: str, element: str) -> str:
+    return f"using Op = {_CLASSES[op]}<{compute(element)}>;"
+
+
+def _text(flag: bool) -> str:
+    return str(flag).lower()
+
+
+def _label(op: str, dtype: str, reverse: bool, inclusive: bool, variant: str) -> str:
+    return f"{op}_{dtype}{'_reverse' if reverse else ''}{'' if inclusive else '_exclusive'}_{variant}"
+
+
+def _tile(dtype: str) -> int:
+    """Elements of a tile of a row."""
+    return _THREADS * _TILE_PACKS * _width(dtype)
+
+
+def _tile_rows(dtype: str, columns: int) -> int:
+    """Rows of a tile of columns."""
+    return _THREADS * _width(dtype) // columns * _TILE_PACKS
+
+
+def _state_words(op: str, element: str) -> int:
+    """Words of 4 bytes of a state, kSlotWords of scan.cuh: a logsumexp has two numbers."""
+    return ITEMSIZE[element] // 4 * (2 if op == "logcumsumexp" else 1)
+
+
+def _together(op: str, element: str) -> int:
+    """Blocks of tiles that a multiprocessor is to hold: as many as keep its memory busy, if states are small."""
+    return _TILES_TOGETHER if _state_words(op, element) == 1 else 1
 
 
 def _width(dtype: str) -> int:
@@ -146,6 +362,13 @@ def _params(n_dims: int, dtype: str, out_dtype: str) -> Params:
     return params
 
 
+def _tile_params(n_dims: int, dtype: str, out_dtype: str) -> Params:
+    params = _params(n_dims, dtype, out_dtype)
+    params.add(("out", 1), "u64* q1")
+    params.add(("counters", 1), "u32* counter")
+    return params
+
+
 def _element(dtype: str, out_dtype: str, sums_integers: bool) -> str:
     """The dtype in which elements are combined, of 4 bytes or more: states move between lanes as words."""
     if dtype in INEXACT:
@@ -160,15 +383,17 @@ def _element(dtype: str, out_dtype: str, sums_integers: bool) -> str:
 def catalogue(full: bool) -> Iterator[KernelSource]:
     """Each op in each variant, in one dtype and direction of each (`full`: in all)."""
     flags = [(False, True), (True, True), (False, False), (True, False)]
-    variants: tuple[Variant, ...] = ("warp", "block", "long")
+    makers: list[Callable[..., KernelSource]] = [
+        *(functools.partial(generate, variant=v) for v in ("short", "warp", "block", "long")),
+        *(functools.partial(generate_columns, variant=v) for v in ("thread", "block")),
+        lambda *args, **kwargs: generate_tiles(*args, **kwargs).scan,
+        lambda op, dtype, out, **flags: generate_column_tiles(op, dtype, out, **flags, columns=columns_of(dtype)).scan,
+    ]
     for k, op in enumerate(OPS):
         dtypes = [d for d in DTYPES if op != "logcumsumexp" or d in INEXACT]
-        for m, variant in enumerate(variants):
+        for m, make in enumerate(makers):
             for i, dtype in enumerate(dtypes if full else [dtypes[(5 * k + 4 * m) % len(dtypes)]]):
                 out = "int32" if op == "cumsum" and dtype == "bool" else dtype
                 for reverse, inclusive in flags if full and i % 4 == 0 else [flags[(k + m + i) % 4]]:
-                    yield generate(op, dtype, out, reverse=reverse, inclusive=inclusive, variant=variant)
-        for i, dtype in enumerate(dtypes if full else [dtypes[(5 * k) % len(dtypes)]]):
-            out = "int32" if op == "cumsum" and dtype == "bool" else dtype
-            reverse, inclusive = flags[(k + i) % 4]
-            yield generate_columns(op, dtype, out, reverse=reverse, inclusive=inclusive)
+                    yield make(op, dtype, out, reverse=reverse, inclusive=inclusive)
+    yield _clear()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 from ..kernels import scan as kernels
 from ..kernels.kernel import KernelSource
 from .analysis import Analysis, Dims, dim_rule
 from .builder import Builder, Operand, lowers
 from .rows import read_rows, result_rows
+from .sym import Sym
 
 
 @dim_rule(*kernels.OPS)
@@ -25,8 +27,32 @@ def _kernel(
 
 
 @functools.lru_cache(maxsize=512)
-def _columns_kernel(op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool) -> KernelSource:
-    return kernels.generate_columns(op, dtype, out_dtype, reverse=reverse, inclusive=inclusive)
+def _columns_kernel(
+    op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool, variant: kernels.ColumnVariant
+) -> KernelSource:
+    return kernels.generate_columns(op, dtype, out_dtype, reverse=reverse, inclusive=inclusive, variant=variant)
+
+
+@functools.lru_cache(maxsize=512)
+def _tiles(op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool) -> kernels.Tiles:
+    return kernels.generate_tiles(op, dtype, out_dtype, reverse=reverse, inclusive=inclusive)
+
+
+@functools.lru_cache(maxsize=512)
+def _column_tiles(op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool, columns: int) -> kernels.Tiles:
+    flags = {"reverse": reverse, "inclusive": inclusive}
+    return kernels.generate_column_tiles(op, dtype, out_dtype, **flags, columns=columns)
+
+
+def _emit_tiles(
+    b: Builder, i: int, tiles: kernels.Tiles, dims: Sequence[Sym], operand: Operand, output: Operand
+) -> None:
+    """A scan by many blocks for each row, after the clearing of the words by which they tell one another."""
+    env = {f"d{k}": dim for k, dim in enumerate(dims)}
+    words = b.size(tiles.words, env)
+    slots = Operand(b.new([words], "uint64"), (1,))
+    b.kernel(tiles.clear, [words], [], [slots], label=f"{b.label((i,))} (clear)")
+    b.kernel(tiles.scan, dims, [operand], [output, slots], covers=(i,))
 
 
 def _emit_columns(b: Builder, i: int) -> bool:
@@ -36,16 +62,19 @@ def _emit_columns(b: Builder, i: int) -> bool:
     view = b.read(node.inputs[0])
     outer, inner = (math.prod(dims, start=b.lift(1)) for dims in (view.dims[:axis], view.dims[axis + 1 :]))
     n = view.dims[axis]
-    if not b.is_contiguous(view) or not kernels.has_columns(view.dtype, *map(b.table.value, (outer, n, inner))):
+    if not b.is_contiguous(view):
+        return False
+    variant = kernels.choose_columns(view.dtype, *map(b.table.value, (outer, n, inner)))
+    if variant is None:
         return False
     strides = (n * inner, inner, 1)
-    b.kernel(
-        _columns_kernel(node.name, view.dtype, b.dtype(i), reverse, inclusive),
-        [outer, n, inner],
-        [Operand(view, strides)],
-        [Operand(b.result(i), strides)],
-        covers=(i,),
-    )
+    dims, source, out = [outer, n, inner], Operand(view, strides), Operand(b.result(i), strides)
+    what = (node.name, view.dtype, b.dtype(i), reverse, inclusive)
+    if variant == "tiles":
+        columns = kernels.tile_columns(view.dtype, b.table.value(inner))
+        _emit_tiles(b, i, _column_tiles(*what, columns), dims, source, out)
+    else:
+        b.kernel(_columns_kernel(*what, variant), dims, [source], [out], covers=(i,))
     return True
 
 
@@ -56,12 +85,12 @@ def _scan(b: Builder, i: int) -> None:
     if _emit_columns(b, i):
         return
     source = read_rows(b, node.inputs[0], (axis,), packed=True)
-    variant = kernels.choose_variant(b.table.value(source.rows), b.table.value(source.n))
-    out = result_rows(b, i, (axis,))
-    b.kernel(
-        _kernel(node.name, source.view.dtype, b.dtype(i), reverse, inclusive, variant),
-        [source.rows, source.n],
-        [source.operand],
-        [Operand(out, (source.n, 1))],
-        covers=(i,),
-    )
+    dtype = source.view.dtype
+    variant = kernels.choose_variant(dtype, b.table.value(source.rows), b.table.value(source.n))
+    out = Operand(result_rows(b, i, (axis,)), (source.n, 1))
+    dims = [source.rows, source.n]
+    what = (node.name, dtype, b.dtype(i), reverse, inclusive)
+    if variant == "tiles":
+        _emit_tiles(b, i, _tiles(*what), dims, source.operand, out)
+    else:
+        b.kernel(_kernel(*what, variant), dims, [source.operand], [out], covers=(i,))
