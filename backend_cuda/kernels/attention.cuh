@@ -13,15 +13,6 @@ constexpr float kMasked = -3.0e38f;
 // The maximum as a reference for exp2: no infinity is subtracted from an infinity.
 DEVICE float reference(float maximum) { return maximum == -float_infinity() ? 0.0f : maximum; }
 
-// Rows [begin, end) of kFeatures elements on their way to the L2 cache, by a block of kThreads.
-template <int kFeatures, int kThreads, class T>
-DEVICE void prefetch_rows(const T* rows, i64 stride, i64 begin, i64 end) {
-    constexpr int kLine = 128 / sizeof(T), kLines = (kFeatures + kLine - 1) / kLine;
-    for (i64 i = begin * kLines + threadIdx.x; i < end * kLines; i += kThreads) {
-        prefetch_line(rows + i / kLines * stride + i % kLines * kLine);
-    }
-}
-
 DEVICE constexpr int power_of_two_from(int n) {
     int p = 1;
     while (p < n) p *= 2;

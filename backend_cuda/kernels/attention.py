@@ -212,25 +212,16 @@ def generate_decode(
             f"using S = DecodeShape<{shape}, {variant.keys}, {variant.stages}, {most}>;",
             "__shared__ uint4 memory[S::kSharedBytes / 16];",
         ]
-    before = [
+    body = [
+        *memory,
+        f"constexpr int kCluster = kHasClusters ? {variant.cluster} : 1;",
+        f"const i64 n_queries = {'1' if queries == 1 else 'd2'};",
         "i64 tile = blockIdx.x;",
         f"const i64 first_head = {f'take_coordinate(tile, {parts}) * {variant.heads}' if parts > 1 else '0'};",
-        f"const i64 n_queries = {'1' if queries == 1 else 'd2'};",
         f"const i64 first_query = "
         f"{'0' if queries == 1 else f'take_coordinate(tile, ceil_div(n_queries, {queries})) * {queries}'};",
         f"const i64 kv_head = take_coordinate(tile, d1 / {group});",
         "const i64 batch = tile;",
-        "const i64 splits = gridDim.y;",
-        f"const i64 per_split = ceil_div(ceil_div(d3, splits), {step}) * {step};",
-        "const i64 begin = min_i64(d3, blockIdx.y * per_split), end = min_i64(d3, begin + per_split);",
-        f"const {storage(dtype)}* keys = p1 + batch * t1_0 + kv_head * t1_1;",
-        f"const {storage(dtype)}* values = p2 + batch * t2_0 + kv_head * t2_1;",
-        f"prefetch_rows<{head_dim}, {variant.threads}>(keys, t1_3, begin, end);",
-        f"prefetch_rows<{value_dim}, {variant.threads}>(values, t2_3, begin, end);",
-    ]
-    body = [
-        *memory,
-        f"constexpr int kCluster = kHasClusters ? {variant.cluster} : 1;",
         "auto head_of = [&](int r) {",
         f"    return kv_head * {group} + min_i64(first_head + r / {queries}, {group - 1});",
         "};",
@@ -245,7 +236,11 @@ def generate_decode(
         f"    q0[batch * u0_0 + head_of(r) * u0_1{'' if queries == 1 else ' + query_of(r) * u0_2'} + feature] = "
         f"from_compute<{storage(dtype)}>(value);",
         "};",
-        f"const auto part = {part}<S>(memory, query, s0_f32 * kLog2e, keys, t1_3, values, t2_3, begin, end, adjust);",
+        "const i64 splits = gridDim.y;",
+        f"const i64 per_split = ceil_div(ceil_div(d3, splits), {step}) * {step};",
+        "const i64 begin = min_i64(d3, blockIdx.y * per_split), end = min_i64(d3, begin + per_split);",
+        f"const auto part = {part}<S>(memory, query, s0_f32 * kLog2e, p1 + batch * t1_0 + kv_head * t1_1, t1_3, "
+        "p2 + batch * t2_0 + kv_head * t2_1, t2_3, begin, end, adjust);",
         "decode_finish<S, kCluster>(memory, part, workspace, counters + blockIdx.x, blockIdx.x, u32(splits), sink, "
         "store);",
     ]
@@ -254,7 +249,7 @@ def generate_decode(
     dynamic = shared if variant.tensor_cores else 0
     launch = Launch((variant.threads, 1, 1), (tiles, splits, 1), dynamic, variant.cluster)
     header = "attention_mma.cuh" if variant.tensor_cores else "attention.cuh"
-    return define(label, header, params, body, launch, before)
+    return define(label, header, params, body, launch)
 
 
 def _check(head_dim: int, value_dim: int, mask: str) -> None:

@@ -24,8 +24,6 @@ Size = Union[int, str, tuple[str, "Size", "Size"]]
 #   ("table", rows, columns)  one parameter of rows x columns 8-byte words, column after column; a column is ("first",),
 #                         long long: the row's first block, or any of the above, of a row's own arrays and sizes
 #   ("counters", n)       n 32-bit words that are zero before the kernel and are left at zero, this kernel's own
-#   ("ahead", r)          memory that a later kernel reads, to prefetch
-#   ("ahead_bytes", r)    long long: how much of it
 #   ("words", n)          a struct of n 8-byte words: of the kernel that writes arguments (from_memory.py) only
 Param = tuple[Any, ...]
 

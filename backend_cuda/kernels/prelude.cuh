@@ -31,25 +31,6 @@ DEVICE void launch_dependents() {
 #endif
 }
 
-// ---- memory on its way to the L2 cache: a hint, that may be given of what another kernel is still writing
-DEVICE void prefetch_line(const void* p) {
-#ifdef __CUDACC__
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-#endif
-}
-// All of `bytes`, shared out among the first blocks of the grid, which run first.
-DEVICE void prefetch_range(const void* p, i64 bytes) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    constexpr int kBytes = 4096, kBlocks = 132;
-    const int blocks = gridDim.x < kBlocks ? gridDim.x : kBlocks;
-    if (blockIdx.x >= blocks || reinterpret_cast<u64>(p) % 16 != 0) return;
-    for (i64 at = (blockIdx.x + i64(threadIdx.x) * blocks) * kBytes; at + kBytes <= bytes;
-         at += i64(blockDim.x) * blocks * kBytes) {
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(static_cast<const char*>(p) + at), "r"(kBytes));
-    }
-#endif
-}
-
 // ---- element types as they lie in memory; bool is a byte, of which anything but 0 is true
 struct boolean {
     u8 bits;

@@ -6,7 +6,6 @@ it is wanted, a row of a key-value cache for instance.
 
 Model: the weights' bytes at memory bandwidth. A weight of a few MB takes as long as a launch, so the kernel starts
 copying weights before the kernel in front of it is done (`define`'s `before`), and one launch does the work of several.
-Where that kernel leaves memory idle, as attention of one query does, weights of the kernel behind go to the L2 cache.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")
 MAX_PARTS = 4
 # Warps that have the memory of an H100 busy.
 _BUSY_WARPS = 132 * 16
-MAX_AHEAD = 2  # ranges of memory that a kernel prefetches for a later one
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,7 @@ def choose_variant(dtype: str, rows: int, columns: int, k: int, norm: bool) -> V
     return Variant(team, max(2, min(8, most, -(-chunks // team) + 1)), threads)
 
 
-def generate(
-    dtype: str, parts: Sequence[Part], norm: bool = False, variant: Variant | None = None, *, ahead: bool = False
-) -> KernelSource:
+def generate(dtype: str, parts: Sequence[Part], norm: bool = False, variant: Variant | None = None) -> KernelSource:
     """The kernel of these parts.
 
     Loop dims, in order: k; then for each part its columns or, if it has heads, heads and features of a head.
@@ -133,15 +129,13 @@ def generate(
     to row; along k it is contiguous); for each part that turns, the position and the inverse frequencies, if they are
     operands; for each part its operands, then its outputs, with runtime strides along their own one or two dims; scalar
     0, the norm's epsilon (f32; f64 for float64), if `norm`; scalars and integers of turns and programs, whose numbers
-    are the caller's: 0 is epsilon's if there is a norm; if `ahead`, the address and the bytes of each of `MAX_AHEAD`
-    ranges.
+    are the caller's: 0 is epsilon's if there is a norm.
 
     Args:
         dtype: of x, the norm's weight and the weights: bfloat16, float16, float32 or float64; sums are float or double.
         parts: 1 to 4.
         norm: whether x is divided by the root of the mean of its squares, and multiplied by a weight.
         variant: from `choose_variant`.
-        ahead: whether it prefetches memory for a later kernel while it waits for the one before.
 
     Raises:
         TypeError: the dtype has no kernel.
@@ -155,7 +149,7 @@ def generate(
         raise TypeError(f"[matmul] no CUDA kernel of one row for {dtype}; convert the operands with astype first.")
     if not 1 <= len(parts) <= MAX_PARTS:
         raise ValueError(f"a kernel has 1 to {MAX_PARTS} parts, not {len(parts)}")
-    return _Writer(dtype, parts, norm, variant or Variant(), ahead).kernel()
+    return _Writer(dtype, parts, norm, variant or Variant()).kernel()
 
 
 @dataclass
@@ -174,8 +168,8 @@ class _Numbered:
 
 
 class _Writer:
-    def __init__(self, dtype: str, parts: Sequence[Part], norm: bool, variant: Variant, ahead: bool) -> None:
-        self.dtype, self.norm, self.variant, self.ahead = dtype, norm, variant, ahead
+    def __init__(self, dtype: str, parts: Sequence[Part], norm: bool, variant: Variant) -> None:
+        self.dtype, self.norm, self.variant = dtype, norm, variant
         self.rows = rows_of(parts)
         slots = self.rows + 1 + norm
         powers = [8 << i for i in range(6)]
@@ -238,9 +232,6 @@ class _Writer:
             if n.part.turn:
                 self._declare_turn(n.part.turn)
             params.scalars(n.part.program)
-        for r in range(MAX_AHEAD if self.ahead else 0):
-            params.add(("ahead", r), f"const void* ahead{r}")
-            params.add(("ahead_bytes", r), f"i64 ahead{r}_bytes")
         return numbered
 
     @property
@@ -283,7 +274,6 @@ class _Writer:
             *(line for n in self.parts for line in self._turn(n, is_late=False)),
             "Dot dot(ring, rows, k, member);",
             "dot.prefetch();",
-            *(f"prefetch_range(ahead{r}, ahead{r}_bytes);" for r in range(MAX_AHEAD if self.ahead else 0)),
         ]
         element_lines = [
             "// Each of the first members of a team has an element of its result.",
@@ -309,7 +299,7 @@ class _Writer:
         total: Size = self._size(self.parts[0])
         for n in self.parts[1:]:
             total = ("add", total, self._size(n))
-        label = f"row_product_{self.dtype}" + ("_norm" if self.norm else "") + ("_ahead" if self.ahead else "")
+        label = f"row_product_{self.dtype}" + ("_norm" if self.norm else "")
         label += "".join("_" + ("rope" if n.part.turn else describe(n.part.program)) for n in self.parts)
         launch = Launch((v.threads, 1, 1), (("cdiv", total, per_block), 1, 1))
         return define(label, "row_product.cuh", self.params, body, launch, before)
@@ -493,4 +483,3 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
         for n, k in ((576, 576), (576, 1536), (4096, 14336)):
             yield generate(dtype, [added], variant=choose_variant(dtype, 1, n, k, False))
         yield generate(dtype, [plain, added, plain], norm=True)
-        yield generate(dtype, [added], ahead=True)

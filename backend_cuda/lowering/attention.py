@@ -98,7 +98,6 @@ def _own_kernel(b: Builder, i: int, one_query: bool) -> None:
         head_dim, value_dim, group = static[2:]
         variant = kernels.choose_decode_variant(b.dtype(i), head_dim, value_dim, group, kv_heads=kv_heads)
         kernel = _decode_kernel(b.dtype(i), static, variant)
-        b.leaves_memory_idle.add(i)
     else:
         kernel = _rows_kernel(b.dtype(i), static)
     zero = b.lift(0)

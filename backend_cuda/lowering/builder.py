@@ -63,8 +63,6 @@ class Builder:
         self._reads: dict[int, View] = {}  # of the unit being lowered
         self.computed_inside: set[int] = set()  # nodes of that unit whose results may never be in memory
         self.repeated: set[int] = set()  # nodes that every reader computes for itself
-        self.leaves_memory_idle: set[int] = set()  # nodes whose kernels mostly wait for themselves
-        self.prefetching: KernelNode | None = None  # a kernel that may do so for the weights of the next one
         self._tokens: dict[str, Buffer] = {}
         self.overwrites: dict[int, int] = {}  # results that may take the place of a leaf: see `in_place`
         self._overwritten: set[int] = set()  # ids of the buffers of leaves of which that was done, or an update
@@ -404,10 +402,6 @@ class Builder:
                     buffer = Buffer("arena", self.size(param[1], env))
                     extra.append(buffer)
                     arguments.append(("ptr", buffer, self.lift(0)))
-                case "ahead":  # until a later kernel says what it reads
-                    arguments.append(("ptr", operands[0].view.buffer, self.lift(0)))
-                case "ahead_bytes":
-                    arguments.append(("i64", self.lift(0)))
                 case "counters":
                     count = param[1]
                     if not isinstance(count, int):

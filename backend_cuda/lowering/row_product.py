@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import cast
 
 from ..kernels import row_product as kernels
 from ..kernels.codegen import Operand as KernelOperand
@@ -18,14 +17,11 @@ from .analysis import VIEWS
 from .builder import Builder, Operand
 from .elementwise import ProgramWriter, access_of, broadcast_strides, collapse
 from .matmul import layout, scaled_sum
-from .plan import KernelNode, View
+from .plan import View
 from .rope import rope_result
 from .shape import sliced
 from .sym import Sym
 from .units import Unit, can_merge, merge
-
-# Of weights, during a kernel that leaves memory idle: what memory moves in some 8 us, and well within an L2 cache.
-PREFETCHED_BYTES = 24 << 20
 
 
 @dataclass
@@ -263,10 +259,8 @@ class _Finder:
 
 
 @functools.lru_cache(maxsize=1024)
-def _kernel(
-    dtype: str, parts: tuple[kernels.Part, ...], norm: bool, variant: kernels.Variant, ahead: bool
-) -> KernelSource:
-    return kernels.generate(dtype, parts, norm, variant, ahead=ahead)
+def _kernel(dtype: str, parts: tuple[kernels.Part, ...], norm: bool, variant: kernels.Variant) -> KernelSource:
+    return kernels.generate(dtype, parts, norm, variant)
 
 
 def _lower(b: Builder, group: Group) -> None:
@@ -296,11 +290,8 @@ def _lower(b: Builder, group: Group) -> None:
     described = tuple(part.described for part in parts)
     norm = group.norm is not None
     variant = kernels.choose_variant(dtype, kernels.rows_of(described), columns, b.table.value(first.k), norm)
-    weights = [p for piece in group.pieces for p in piece.products]
-    _prefetch(b, weights)
-    ahead = b.analysis.root(first.x) in b.leaves_memory_idle
     b.kernel(
-        _kernel(dtype, described, norm, variant, ahead),
+        _kernel(dtype, described, norm, variant),
         dims,
         operands,
         outputs,
@@ -308,21 +299,6 @@ def _lower(b: Builder, group: Group) -> None:
         ints=shared.ints,
         covers=group.members,
     )
-    b.prefetching = cast(KernelNode, b.nodes[-1]) if ahead else None
-
-
-def _prefetch(b: Builder, products: list[Product]) -> None:
-    """Let the row product before this one, if it waits while memory is idle, prefetch the beginning of the weights."""
-    node = b.prefetching
-    if node is None or node.source is None or len(products) > kernels.MAX_AHEAD:
-        return
-    place = {param: at for at, param in enumerate(node.source.params)}
-    for r, p in enumerate(products):
-        view = b.value(p.weight)
-        share = b.lift(PREFETCHED_BYTES // len(products))
-        node.arguments[place["ahead", r]] = ("ptr", view.buffer, view.offset * view.itemsize)
-        size = b.table.apply("min", p.n * p.row_length * view.itemsize, share)
-        node.arguments[place["ahead_bytes", r]] = ("i64", size)
 
 
 def _row(b: Builder, i: int) -> Operand:

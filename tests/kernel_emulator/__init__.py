@@ -122,10 +122,6 @@ def run(
                 return _SCALAR_TYPES[ctype](scalars[k])
             case ("int", k):
                 return np.int64(ints[k])
-            case ("ahead", _):
-                return np.uint64(0)
-            case ("ahead_bytes", _):
-                return np.int64(0)
             case ("workspace", size):
                 keep.append(np.full(evaluate_size(size, values) + 16, 0xFF, np.uint8))
                 return np.uint64(keep[-1].ctypes.data + -keep[-1].ctypes.data % 16)
