@@ -54,7 +54,8 @@ def _lower(tape: Any) -> Any:
     from .lowering import lower
     from .lowering.plan import assemble
 
-    return assemble(lower(tape), _runtime, functions, are_compiled)
+    plan = lower(tape)
+    return assemble(plan, _runtime, functions, are_compiled), plan.table.ranges
 
 
 _functions: dict[str, Any] = {}

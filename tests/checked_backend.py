@@ -64,7 +64,12 @@ def checked() -> Iterator[list[Any]]:
     if mx.default_device() == mx.Device(mx.gpu) or planned_backend.active:
         pytest.skip("plans are checked where arrays are on the CPU")
     checks: list[Any] = []
-    _graph.register_backend("cpu", lambda tape: CheckedPlan(tape, checks))
+
+    def lowered(tape: Any) -> tuple[CheckedPlan, list[Any]]:
+        plan = CheckedPlan(tape, checks)
+        return plan, plan.plans[0].table.ranges
+
+    _graph.register_backend("cpu", lowered)
     try:
         yield checks
     finally:

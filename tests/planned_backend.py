@@ -100,4 +100,9 @@ def register() -> None:
     global active
     active = True
     mx.eval(mx.zeros(1) + 1)  # the CPU's own backend is there, to be replaced
-    _graph.register_backend("cpu", PlannedPlan)
+
+    def lowered(tape: Any) -> tuple[PlannedPlan, list[Any]]:
+        plan = PlannedPlan(tape)
+        return plan, plan.plan.table.ranges
+
+    _graph.register_backend("cpu", lowered)

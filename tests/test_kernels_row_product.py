@@ -192,7 +192,7 @@ def test_epilogues_beside_one_another() -> None:
 def test_variants_fit(rows: int, n: int, k: int) -> None:
     for dtype in TOLERANCE:
         for norm in (False, True):
-            variant = choose_variant(dtype, rows, n, k, norm)
+            variant = choose_variant(dtype, rows, norm, n, k)
             parts = [plain(dtype)]
             if rows == 2:
                 program = (("value", 0, dtype), ("value", 1, dtype), ("op", "add", (), (0, 1), (dtype,) * 2, dtype))

@@ -12,6 +12,8 @@ import mlxlite.core as mx
 import mlxlite.nn as nn
 from backend_cuda import sdpa
 from backend_cuda.lowering.plan import KernelNode, MatmulNode, Plan
+from backend_cuda.lowering.sym import MOST, SymTable
+from mlxlite import _graph
 from tests.checked_backend import checked
 from tests.random_programs import RandomProgram
 
@@ -362,7 +364,37 @@ def test_row_programs_serve_rows_of_any_length(plans: list[Plan]) -> None:
     for shape in ((3, 40), (5, 300), (2, 70), (1, 2)):
         mx.eval(program(normal(*shape)))
     found = {id(plan): plan for plan in plans}
-    assert len(found) == 2 and all(len(plan.nodes) == 1 for plan in found.values())  # one row is a case of its own
+    # One row is a case of its own, and so are lengths of which a thread holds more.
+    assert len(found) == 4 and all(len(plan.nodes) == 1 for plan in found.values())
+
+
+def test_kernels_are_chosen_for_ranges_of_sizes(plans: list[Plan]) -> None:
+    def builds(*lengths: int, rows: int = 3) -> int:
+        before = _graph.cache_info()["cpu"]["builds"]
+        for n in lengths:
+            mx.eval(mx.softmax(normal(rows, n), axis=-1))
+        return _graph.cache_info()["cpu"]["builds"] - before
+
+    assert builds(1000) == 1 and builds(1000, 1004, 996) == 0
+    assert builds(40, 4000) == 2 and builds(40, 1000, 4000, 41) == 0
+    assert builds(1000, rows=5000) == 1 and builds(1000, rows=7000) == 0
+    assert builds(*(2**k for k in range(1, 14)), rows=4) <= 8 - 4  # of one structure there are 8 plans at most
+    few = _graph.cache_info()["cpu"]["builds"]
+    for n in range(3, 60):  # no choice depends on the sizes of elementwise ops
+        mx.eval(normal(n, 4) * 2)
+    assert _graph.cache_info()["cpu"]["builds"] - few <= 2
+
+
+def test_ranges_of_choices() -> None:
+    table = SymTable([6, 50, 1])
+    a, b = table.size(0), table.size(1)
+    assert table.choose(lambda kind, n: (kind, n > 32), "x", of=(b,)) == ("x", True)
+    assert table.ranges == [(33, MOST, ((1, (1,)),))]
+    assert table.choose(lambda n: 10 <= n < 100, of=(b,)) and table.ranges == [(33, 99, ((1, (1,)),))]
+    assert not table.choose(lambda m, n: m >= 1000 or n >= 7, of=(a * b, a))
+    assert table.ranges[1:] == [(0, 999, ((1, (0, 1)),)), (0, 6, ((1, (0,)),))]
+    assert table.choose(lambda n: n, of=(table.lift(4),)) == 4 and len(table.ranges) == 3
+    assert table.choose(lambda n: n > 2, of=(table.cdiv(b, 3),)) and len(table.ranges) == 3  # no polynomial of sizes
 
 
 def test_steps_of_an_activation_are_computed_again_for_its_gradient(plans: list[Plan]) -> None:

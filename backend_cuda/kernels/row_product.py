@@ -94,10 +94,10 @@ def rows_of(parts: Sequence[Part]) -> int:
     return 2 if any(p.turn or p.weights == 2 for p in parts) else 1
 
 
-def choose_variant(dtype: str, rows: int, columns: int, k: int, norm: bool) -> Variant:
+def choose_variant(dtype: str, rows: int, norm: bool, columns: int, k: int) -> Variant:
     """A fast variant for so many columns in all; any variant is correct for any.
 
-    >>> choose_variant("bfloat16", 1, 576, 576, False)
+    >>> choose_variant("bfloat16", 1, False, 576, 576)
     Variant(team=64, stages=3, threads=128)
     """
     chunks = max(1, -(-k * ITEMSIZE[dtype] // 16))
@@ -467,7 +467,7 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
             turn = Turn(64, traditional, place, has_freqs, position=0, base=1, scale=2)
             turned = Part((value,), outputs=(Output(0, dtype, (None, 1)),), heads=True, turn=turn)
             yield generate(
-                dtype, [turned, turned, to_cache], norm=True, variant=choose_variant(dtype, 2, 960, 576, True)
+                dtype, [turned, turned, to_cache], norm=True, variant=choose_variant(dtype, 2, True, 960, 576)
             )
         gate: tuple[Instruction, ...] = (
             value,
@@ -477,9 +477,9 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
             ("op", "multiply", (), (3, 1), (dtype, dtype), dtype),
         )
         gated = Part(gate, outputs=(Output(4, dtype),), weights=2)
-        yield generate(dtype, [gated], norm=True, variant=choose_variant(dtype, 2, 3072, 576, True))
+        yield generate(dtype, [gated], norm=True, variant=choose_variant(dtype, 2, True, 3072, 576))
         residual: tuple[Instruction, ...] = (value, ("load", 0), ("op", "add", (), (0, 1), (dtype, dtype), dtype))
         added = Part(residual, (Operand(dtype),), (Output(2, dtype),))
         for n, k in ((576, 576), (576, 1536), (4096, 14336)):
-            yield generate(dtype, [added], variant=choose_variant(dtype, 1, n, k, False))
+            yield generate(dtype, [added], variant=choose_variant(dtype, 1, False, n, k))
         yield generate(dtype, [plain, added, plain], norm=True)

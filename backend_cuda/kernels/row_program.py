@@ -40,12 +40,18 @@ class Variant:
     each: int
 
 
+def fits(length: int) -> bool:
+    """Whether registers hold rows of this length, which have something to be reduced."""
+    return 1 < length <= MAX_LENGTH
+
+
 def choose_variant(length: int) -> Variant:
-    """For rows of about `length` elements, at most `MAX_LENGTH`; any variant is correct for any rows.
+    """For rows of about `length` elements, or `MAX_LENGTH` of longer ones; any variant is correct for any rows.
 
     >>> choose_variant(200), choose_variant(768), choose_variant(8192)
     (Variant(team=32, each=8), Variant(team=128, each=8), Variant(team=1024, each=8))
     """
+    length = min(length, MAX_LENGTH)
     team = next(team for team in _TEAMS if length <= team * _EACH)
     each = 1
     while each * team < length:

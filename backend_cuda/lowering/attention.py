@@ -94,9 +94,7 @@ def _own_kernel(b: Builder, i: int, one_query: bool) -> None:
         static = ("none", *static[1:])
     q, k, v = (features_adjacent(b, j) for j in node.inputs[:3])
     if one_query:
-        kv_heads = b.table.value(k.dims[0] * k.dims[1])
-        head_dim, value_dim, group = static[2:]
-        variant = kernels.choose_decode_variant(b.dtype(i), head_dim, value_dim, group, kv_heads=kv_heads)
+        variant = b.table.choose(kernels.choose_decode_variant, b.dtype(i), *static[2:], 1, of=(k.dims[0] * k.dims[1],))
         kernel = _decode_kernel(b.dtype(i), static, variant)
     else:
         kernel = _rows_kernel(b.dtype(i), static)

@@ -35,7 +35,7 @@ def _norm_kernel(name: str, dtype: str, static: tuple[bool, ...], variant: kerne
 
 
 def _variant(b: Builder, rows: Rows) -> kernels.Variant:
-    return kernels.choose_variant(rows.view.dtype, b.table.value(rows.rows), b.table.value(rows.n))
+    return b.table.choose(kernels.choose_variant, rows.view.dtype, of=(rows.rows, rows.n))
 
 
 @lowers("softmax")

@@ -282,8 +282,9 @@ def matvec(b: Builder, product: Product, out: View, covers: Sequence[int], label
     zero, one = b.lift(0), b.lift(1)
     batched = product.batch.const != 1
     layout: kernels.Layout = "nk" if w.transposed else "kn"
-    n, k, batch = (b.table.value(s) for s in (product.n, product.k, product.batch))
-    source = _matvec_kernel(out.dtype, layout, batched, kernels.choose_variant(out.dtype, layout, 1, n, k, batch))
+    sizes = (product.n, product.k, product.batch)
+    variant = b.table.choose(kernels.choose_variant, out.dtype, layout, 1, of=sizes)
+    source = _matvec_kernel(out.dtype, layout, batched, variant)
     weight = (w.batch_stride, zero, w.ld, one) if w.transposed else (w.batch_stride, zero, one, w.ld)
     b.kernel(
         source,

@@ -118,7 +118,8 @@ class LibraryNode(Node):
 
 @dataclass(eq=False)
 class Plan:
-    """All of it. `outputs` has a view for each of the tape's outputs; `slots` the sizes of the arena's parts."""
+    """All of it. `outputs` has a view for each of the tape's outputs; `slots` the sizes of the arena's parts; `table`
+    the ranges of sizes that it is made for."""
 
     table: SymTable
     n_sizes: int

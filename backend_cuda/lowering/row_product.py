@@ -286,10 +286,10 @@ def _lower(b: Builder, group: Group) -> None:
         operands += part.operands
     outputs = [o for part in parts for o in part.outputs]
     b.computed_inside = set()
-    columns = sum(b.table.value(p.n) for piece in group.pieces for p in piece.products)
+    columns = sum((p.n for piece in group.pieces for p in piece.products), start=b.lift(0))
     described = tuple(part.described for part in parts)
     norm = group.norm is not None
-    variant = kernels.choose_variant(dtype, kernels.rows_of(described), columns, b.table.value(first.k), norm)
+    variant = b.table.choose(kernels.choose_variant, dtype, kernels.rows_of(described), norm, of=(columns, first.k))
     b.kernel(
         _kernel(dtype, described, norm, variant),
         dims,

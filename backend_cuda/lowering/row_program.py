@@ -76,13 +76,12 @@ def _is_reduction(b: Builder, i: int) -> bool:
     node = b.tape_nodes[i]
     if node.name not in kernels.OPS or b.analysis.is_empty(node.inputs[0]):
         return False
-    shape = b.example(node.inputs[0])
-    rows = len(shape) - 1
+    dims = b.dims(node.inputs[0])
     return (
-        node.static[0] == (rows,)
-        and 1 < shape[-1] <= kernels.MAX_LENGTH
+        node.static[0] == (len(dims) - 1,)
         and b.dtype(i) == b.dtype(node.inputs[0])
         and b.dtype(i) in FLOATS
+        and b.table.choose(kernels.fits, of=dims[-1:])
     )
 
 
@@ -177,7 +176,7 @@ class RowWriter(ProgramWriter):
         loads = [(j, by_row) for j, by_row in self.loads.items()]
         operands = [KernelOperand(self.b.dtype(j), (0 if by_row else 1,)) for j, by_row in loads]
         program, registers = tuple(self.program), [self.registers[m] for m in written]
-        variant = kernels.choose_variant(self.b.table.value(self.dims[-1]))
+        variant = self.b.table.choose(kernels.choose_variant, of=self.dims[-1:])
         held = kernels.registers_held(program, operands, self.reductions, registers)
         return held * variant.each <= kernels.MAX_REGISTERS // (2 if variant.team == 1024 else 1)
 
@@ -204,7 +203,7 @@ class RowWriter(ProgramWriter):
             KernelOutput(register, view.dtype, _access(s))
             for (view, register), s in zip(outputs, strides[n:], strict=True)
         )
-        variant = kernels.choose_variant(min(b.table.value(dims[-1]), kernels.MAX_LENGTH))
+        variant = b.table.choose(kernels.choose_variant, of=dims[-1:])
         source = _generated(tuple(self.program), tuple(self.reductions), operands, results, len(dims), variant)
         b.kernel(
             source,

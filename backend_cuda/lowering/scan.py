@@ -64,14 +64,14 @@ def _emit_columns(b: Builder, i: int) -> bool:
     n = view.dims[axis]
     if not b.is_contiguous(view):
         return False
-    variant = kernels.choose_columns(view.dtype, *map(b.table.value, (outer, n, inner)))
+    variant = b.table.choose(kernels.choose_columns, view.dtype, of=(outer, n, inner))
     if variant is None:
         return False
     strides = (n * inner, inner, 1)
     dims, source, out = [outer, n, inner], Operand(view, strides), Operand(b.result(i), strides)
     what = (node.name, view.dtype, b.dtype(i), reverse, inclusive)
     if variant == "tiles":
-        columns = kernels.tile_columns(view.dtype, b.table.value(inner))
+        columns = b.table.choose(kernels.tile_columns, view.dtype, of=(inner,))
         _emit_tiles(b, i, _column_tiles(*what, columns), dims, source, out)
     else:
         b.kernel(_columns_kernel(*what, variant), dims, [source], [out], covers=(i,))
@@ -86,7 +86,7 @@ def _scan(b: Builder, i: int) -> None:
         return
     source = read_rows(b, node.inputs[0], (axis,), packed=True)
     dtype = source.view.dtype
-    variant = kernels.choose_variant(dtype, b.table.value(source.rows), b.table.value(source.n))
+    variant = b.table.choose(kernels.choose_variant, dtype, of=(source.rows, source.n))
     out = Operand(result_rows(b, i, (axis,)), (source.n, 1))
     dims = [source.rows, source.n]
     what = (node.name, dtype, b.dtype(i), reverse, inclusive)

@@ -8,11 +8,15 @@ ceiling division, a maximum) becomes an atom of its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, TypeVar, Union
 
 Monomial = tuple[int, ...]
 IntLike = Union["Sym", int]
+Choice = TypeVar("Choice")
+Terms = tuple[tuple[int, tuple[int, ...]], ...]  # (factor, slots of the tape's sizes that are multiplied), added up
+MOST = 1 << 48  # more than any size
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class SymTable:
         self.atoms: list[Atom] = []
         self._ids: dict[Atom, int] = {}
         self._replaced: dict[int, Sym] = {}
+        self._ranges: dict[Terms, tuple[int, int]] = {}
+        self._choices: dict[Any, Any] = {}
 
     def lift(self, value: IntLike) -> Sym:
         return value if isinstance(value, Sym) else Sym(self, {(): value})
@@ -197,9 +203,72 @@ class SymTable:
             total += c
         return total
 
+    # ---- choices of speed
+
+    def choose(self, function: Callable[..., Choice], *constants: Any, of: Sequence[IntLike]) -> Choice:
+        """function(*constants, *values of sizes) for the example: a choice that is right for any sizes, fast for some.
+
+        The ranges around the example's sizes in which it would be the same become `ranges`: for other sizes there will
+        be another plan. Each is looked for as if the other sizes stayed what they are.
+        """
+        sizes = [self.resolve(self.lift(s)) for s in of]
+        key = (function, constants, tuple(sizes))
+        if key not in self._choices:
+            values = [self.value(s) for s in sizes]
+            chosen = self._choices[key] = function(*constants, *values)
+            for k, size in enumerate(sizes):
+                terms = self._terms(size)
+                if terms:
+
+                    def is_same(v: int, k: int = k) -> bool:
+                        return function(*constants, *values[:k], v, *values[k + 1 :]) == chosen
+
+                    least, most = self._ranges.get(terms, (0, MOST))
+                    if values[k] > 0:
+                        self._ranges[terms] = (
+                            max(least, _least(is_same, values[k])),
+                            min(most, _most(is_same, values[k])),
+                        )
+        return self._choices[key]
+
+    def _terms(self, sym: Sym) -> Terms:
+        """A polynomial of sizes that are not constant; nothing for others."""
+        if sym.const is not None or any(self.atoms[a].op != "size" for m in sym.terms for a in m):
+            return ()
+        return tuple((c, tuple(int(self.atoms[a].a) for a in m)) for m, c in sorted(sym.terms.items()))  # type: ignore[arg-type]
+
+    @property
+    def ranges(self) -> list[tuple[int, int, Terms]]:
+        """The sizes for which all choices would be the same: (least, most, polynomial)."""
+        return [(*bounds, terms) for terms, bounds in self._ranges.items() if bounds != (0, MOST)]
+
     def atom_text(self, atom_id: int) -> str:
         atom = self.atoms[atom_id]
         return f"s{atom.a}" if atom.op == "size" else f"{atom.op}({atom.a}, {atom.b})"
+
+
+def _least(is_same: Callable[[int], bool], value: int) -> int:
+    """The least of the numbers up to `value` for which all seem to be the same, 0 if that is 1."""
+    same, other = value, 0
+    while same > 1 and not other:
+        probe = same // 2
+        same, other = (probe, 0) if is_same(probe) else (same, probe)
+    while same - other > 1 and other:
+        middle = (same + other) // 2
+        same, other = (middle, other) if is_same(middle) else (same, middle)
+    return same if other else 0
+
+
+def _most(is_same: Callable[[int], bool], value: int) -> int:
+    """The greatest of the numbers from `value` for which all seem to be the same."""
+    same, other = value, 0
+    while same < MOST and not other:
+        probe = 2 * same
+        same, other = (probe, 0) if is_same(probe) else (same, probe)
+    while other - same > 1 and other:
+        middle = (same + other) // 2
+        same, other = (middle, other) if is_same(middle) else (same, middle)
+    return same if other else MOST
 
 
 def evaluate_op(op: str, a: int, b: int) -> int:

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "mlxlite/graph/array_type.h"
+#include "mlxlite/graph/errors.h"
 #include "mlxlite/graph/host.h"
 #include "mlxlite/graph/observe.h"
 #include "mlxlite/graph/primitive.h"
@@ -122,6 +123,34 @@ struct TapeLoan {
     }
 };
 
+// Of a list of (least, most, ((factor, (slot, ...)), ...)).
+std::vector<SizeRange> size_ranges(PyObject* list, std::size_t n_sizes) {
+    std::vector<SizeRange> ranges;
+    Owned items(PySequence_Fast(list, "ranges of sizes are a sequence"));
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.object); ++i) {
+        SizeRange& range = ranges.emplace_back();
+        long long least, most;
+        PyObject* terms;
+        if (!PyArg_ParseTuple(PySequence_Fast_GET_ITEM(items.object, i), "LLO!", &least, &most, &PyTuple_Type, &terms))
+            throw PythonError{};
+        range.least = least, range.most = most;
+        for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(terms); ++k) {
+            long long factor;
+            PyObject* slots;
+            if (!PyArg_ParseTuple(PyTuple_GET_ITEM(terms, k), "LO!", &factor, &PyTuple_Type, &slots))
+                throw PythonError{};
+            SizeRange::Term& term = range.terms.emplace_back(factor);
+            for (Py_ssize_t s = 0; s < PyTuple_GET_SIZE(slots); ++s) {
+                std::size_t slot = PyLong_AsSize_t(PyTuple_GET_ITEM(slots, s));
+                if (PyErr_Occurred()) throw PythonError{};
+                if (slot >= n_sizes) throw std::runtime_error("a range is of a size that the tape does not have");
+                term.slots.push_back(slot);
+            }
+        }
+    }
+    return ranges;
+}
+
 void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::int64_t start) {
     Device device = ops.front()->device;
     Watch watch(start);
@@ -136,23 +165,25 @@ void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::
     tape.device = device;
     build_tape(tape, ops, roots);
     watch.mark(Step::walked);
-    PlanEntry* entry = where.plans.find(tape.key);
+    PlanEntry* entry = where.plans.find(tape.key, tape.sizes);
     bool hit = entry != nullptr;
     std::uint64_t evictions = where.plans.counters.evictions;
     watch.mark(Step::found);
     if (!hit) {
         for (Node* op : ops) reject_abstract(op);
         PyObject* view = make_tape_view(tape);
-        PyObject* plan = PyObject_CallOneArg(where.lower, view);
+        Owned held_view(view);
+        Owned lowered(PyObject_CallOneArg(where.lower, view));
         watch.mark(Step::lowered);
-        if (!plan) {
-            Py_DECREF(view);
-            throw PythonError{};
-        }
+        // A plan, or a tuple of one and the ranges of sizes that it is made for.
+        bool has_ranges = PyTuple_CheckExact(lowered.object);
+        if (has_ranges && PyTuple_GET_SIZE(lowered.object) != 2)
+            throw std::runtime_error("a backend lowers to a plan, or to a plan and ranges of sizes");
+        PyObject* plan = has_ranges ? PyTuple_GET_ITEM(lowered.object, 0) : lowered.object;
+        std::vector<SizeRange> ranges;
+        if (has_ranges) ranges = size_ranges(PyTuple_GET_ITEM(lowered.object, 1), tape.sizes.size());
         watch.lowered(device, plan, view);
-        Py_DECREF(view);
-        entry = where.plans.insert(tape.key, plan);
-        Py_DECREF(plan);
+        entry = where.plans.insert(tape.key, plan, std::move(ranges));
     } else {
         watch.mark(Step::lowered);
     }

@@ -104,7 +104,7 @@ void inspect(std::span<Node* const> roots, std::optional<Device> device,
             }
         build_tape(tape, part, roots);
         Backend* where = registered(tape.device);
-        visit(tape, where && where->plans.contains(tape.key));
+        visit(tape, where && where->plans.contains(tape.key, tape.sizes));
         for (Node* op : part) disguise.as_result(op);
     }
 }

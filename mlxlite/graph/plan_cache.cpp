@@ -1,21 +1,46 @@
 #include "mlxlite/graph/plan_cache.h"
 
+#include <algorithm>
+
 namespace mlxlite {
 
-PlanEntry* PlanCache::find(std::string_view key) {
-    auto found = index_.find(key);
-    if (found == index_.end()) {
+bool SizeRange::holds(std::span<const std::int64_t> sizes) const {
+    std::int64_t total = 0;
+    for (const Term& term : terms) {
+        std::int64_t product = term.factor;
+        for (std::size_t slot : term.slots) product *= sizes[slot];
+        total += product;
+    }
+    return least <= total && total <= most;
+}
+
+PlanCache::Entries::iterator* PlanCache::found(std::string_view key, std::span<const std::int64_t> sizes) {
+    auto [first, last] = index_.equal_range(key);
+    std::size_t count = 0;
+    for (auto it = first; it != last; ++it, ++count)
+        if (std::ranges::all_of(it->second->ranges, [&](const SizeRange& range) { return range.holds(sizes); }))
+            return &it->second;
+    return count < kMostOfAKey ? nullptr : &first->second;
+}
+
+PlanEntry* PlanCache::find(std::string_view key, std::span<const std::int64_t> sizes) {
+    Entries::iterator* entry = found(key, sizes);
+    if (!entry) {
         ++counters.misses;
         return nullptr;
     }
     ++counters.hits;
-    entries_.splice(entries_.begin(), entries_, found->second);
+    entries_.splice(entries_.begin(), entries_, *entry);
     return &entries_.front();
 }
 
-PlanEntry* PlanCache::insert(std::string key, PyObject* plan) {
+bool PlanCache::contains(std::string_view key, std::span<const std::int64_t> sizes) const {
+    return const_cast<PlanCache*>(this)->found(key, sizes) != nullptr;
+}
+
+PlanEntry* PlanCache::insert(std::string key, PyObject* plan, std::vector<SizeRange> ranges) {
     evict_to(capacity_ - 1);
-    entries_.push_front({std::move(key), Py_NewRef(plan), {}, nullptr});
+    entries_.push_front({std::move(key), Py_NewRef(plan), std::move(ranges), {}, nullptr});
     index_.emplace(entries_.front().key, entries_.begin());
     ++counters.builds;
     return &entries_.front();
@@ -23,10 +48,12 @@ PlanEntry* PlanCache::insert(std::string key, PyObject* plan) {
 
 void PlanCache::evict_to(std::size_t bound) {
     while (index_.size() > bound) {
-        PlanEntry& last = entries_.back();
-        index_.erase(last.key);
-        Py_XDECREF(last.last_sizes_list);
-        Py_XDECREF(last.plan);
+        auto last = std::prev(entries_.end());
+        auto [it, end] = index_.equal_range(last->key);
+        while (it != end && it->second != last) ++it;
+        index_.erase(it);
+        Py_XDECREF(last->last_sizes_list);
+        Py_XDECREF(last->plan);
         entries_.pop_back();
         ++counters.evictions;
     }

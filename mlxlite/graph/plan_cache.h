@@ -1,9 +1,12 @@
-// key -> plan, bounded, least recently used first out, with counters anyone can read.
+// key -> plans, bounded, least recently used first out, with counters anyone can read.
+//
+// A plan is good for any sizes, and fast for some: a key may have several, for different ranges of sizes.
 #pragma once
 #include <Python.h>
 
 #include <cstdint>
 #include <list>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -13,9 +16,21 @@
 
 namespace mlxlite {
 
+// least <= a polynomial of the tape's sizes <= most.
+struct SizeRange {
+    struct Term {
+        std::int64_t factor;
+        std::vector<std::size_t> slots;  // whose sizes are multiplied
+    };
+    std::int64_t least = 0, most = 0;
+    std::vector<Term> terms;
+    bool holds(std::span<const std::int64_t> sizes) const;
+};
+
 struct PlanEntry {
     std::string key;
     PyObject* plan = nullptr;
+    std::vector<SizeRange> ranges;  // of the sizes that it is made for
     // The CPU backend is handed the same list object while the sizes stay the same.
     std::vector<std::int64_t> last_sizes;
     PyObject* last_sizes_list = nullptr;
@@ -27,9 +42,12 @@ struct CacheCounters {
 
 class PlanCache {
   public:
-    PlanEntry* find(std::string_view key);  // nullptr on a miss; counts either way
-    PlanEntry* insert(std::string key, PyObject* plan);
-    bool contains(std::string_view key) const { return index_.contains(key); }  // counts nothing, changes no order
+    // Plans of one key at most: a program whose sizes go through more ranges takes one of those that there are.
+    static constexpr std::size_t kMostOfAKey = 8;
+
+    PlanEntry* find(std::string_view key, std::span<const std::int64_t> sizes);  // nullptr on a miss; counts either way
+    PlanEntry* insert(std::string key, PyObject* plan, std::vector<SizeRange> ranges);
+    bool contains(std::string_view key, std::span<const std::int64_t> sizes) const;  // counts nothing, changes no order
     void clear();
     void set_capacity(std::size_t capacity);
     std::size_t size() const { return index_.size(); }
@@ -37,10 +55,12 @@ class PlanCache {
     CacheCounters counters;
 
   private:
+    using Entries = std::list<PlanEntry>;
+    Entries::iterator* found(std::string_view key, std::span<const std::int64_t> sizes);
     void evict_to(std::size_t bound);
     std::size_t capacity_ = 1024;
-    std::list<PlanEntry> entries_;  // most recent first
-    std::unordered_map<std::string_view, std::list<PlanEntry>::iterator> index_;
+    Entries entries_;  // most recent first
+    std::unordered_multimap<std::string_view, Entries::iterator> index_;
 };
 
 struct Backend {
