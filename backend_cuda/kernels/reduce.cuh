@@ -183,6 +183,32 @@ using ArgMax = ArgExtreme<A, true>;
 template <class A>
 using ArgMin = ArgExtreme<A, false>;
 
+// The least power of two that is n or more, at most `most`.
+DEVICE int power_of_two(i64 n, int most) {
+    const int below = int(max_i64(1, min_i64(n, most))) - 1;
+    return below == 0 ? 1 : 1 << (32 - __clz(below));
+}
+// Threads that take an output of so many packs: as many lanes as have kUnroll packs each, or a block. Blocks share a
+// multiprocessor less evenly than warps, so of many outputs they take only longer ones.
+template <int kUnroll, int kThreads, int kMostShared>
+DEVICE int team_of(i64 packs, i64 outputs) {
+    const bool block = packs > 4 * 32 * kUnroll || (packs > 32 * kUnroll && outputs < kMostShared);
+    return block ? kThreads : power_of_two(ceil_div(packs, kUnroll), 32);
+}
+// Packs of columns that a block's threads lie along: down to 32 where there are enough elements to reduce for the rest.
+template <int kUnroll, int kThreads>
+DEVICE int columns_across(i64 packs, i64 length) {
+    const int most = kThreads / power_of_two(ceil_div(length, kUnroll), kThreads / 32);
+    const int all = power_of_two(packs, kThreads);
+    return all < most ? all : most;
+}
+
+// The states of `team` neighbouring lanes, a power of two, merged, in each of them.
+template <class Op>
+DEVICE typename Op::State merge_lanes(typename Op::State s, int team) {
+    for (int lanes = team / 2; lanes > 0; lanes /= 2) Op::merge(s, shuffle_xor(s, lanes));
+    return s;
+}
 // The states of kTeam neighbouring lanes, merged, in each of them.
 template <class Op, int kTeam>
 DEVICE typename Op::State merge_lanes(typename Op::State s) {
@@ -210,10 +236,25 @@ DEVICE int elements_past_boundary(const T* p) {
     return int((reinterpret_cast<u64>(p) & (kWordBytes<T, kWidth> - 1)) / sizeof(T));
 }
 
-// kWidth elements of which [first, last) are wanted and may be read; the others are zero bytes.
+// An aligned pack, or zero bytes.
+template <int kWidth, class T>
+DEVICE Pack<T, kWidth> load_aligned_if(bool wanted, const T* p) {
+    using W = typename Word<kWordBytes<T, kWidth>>::type;
+    constexpr int kWords = sizeof(T) * kWidth / sizeof(W);
+    W raw[kWords] = {};
+    if (wanted) {
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) raw[i] = reinterpret_cast<const W*>(p)[i];
+    }
+    Pack<T, kWidth> r;
+    memcpy(&r, raw, sizeof(raw));
+    return r;
+}
+// kWidth elements of which [first, last) are wanted. The others are zero bytes, or what lies there: an aligned pack that
+// holds one element of an allocation is inside of it.
 template <int kWidth, class T>
 DEVICE Pack<T, kWidth> load_range(const T* p, int first, int last) {
-    const bool whole = first <= 0 && last >= kWidth && is_aligned<kWidth>(p);
+    const bool whole = first < last && is_aligned<kWidth>(p);
     return load_whole_or<kWidth>(whole, p, [=](int i) { return i >= first && i < last; });
 }
 template <int kWidth, class T>
@@ -224,20 +265,21 @@ DEVICE Pack<T, kWidth> load_strided_range(const T* p, i64 stride, int first, int
     return r;
 }
 
-// The states of the threads of each column group, merged over `down`, in the threads of down 0. Callable again.
-template <class Op, int kDown, int kAcross, int kWidth>
-DEVICE void merge_columns(typename Op::State (&states)[kWidth], typename Op::State (&memory)[kDown][kAcross][kWidth],
-                          int across, int down) {
+// The states of the threads of each column, merged over those `across` apart, in the first of them. Callable again.
+template <class Op, int kThreads, int kWidth>
+DEVICE void merge_columns(typename Op::State (&states)[kWidth], typename Op::State (&memory)[kThreads][kWidth],
+                          int across) {
+    if (across == kThreads) return;
+    const int t = threadIdx.x;
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) memory[down][across][j] = states[j];
+    for (int j = 0; j < kWidth; ++j) memory[t][j] = states[j];
     __syncthreads();
-#pragma unroll
-    for (int half = kDown / 2; half > 0; half /= 2) {
-        if (down < half) {
+    for (int half = kThreads / 2; half >= across; half /= 2) {
+        if (t < half) {
 #pragma unroll
             for (int j = 0; j < kWidth; ++j) {
-                Op::merge(states[j], memory[down + half][across][j]);
-                memory[down][across][j] = states[j];
+                Op::merge(states[j], memory[t + half][j]);
+                memory[t][j] = states[j];
             }
         }
         __syncthreads();
