@@ -232,7 +232,9 @@ def test_threads_follow_from_the_sizes():
         grid = simple("sum", dtype, kinds).launch.grid
         return [evaluate_size(g, {f"d{d}": n for d, n in enumerate(sizes)}) for g in grid[:2]]
 
-    assert blocks("kr", 1 << 20, 8) == [4096, 1]  # a lane
+    assert blocks("kr", 1 << 20, 4) == [1024, 1]  # a lane takes four rows
+    assert blocks("kr", 1 << 20, 8) == [2048, 1]  # two
+    assert blocks("kr", 1 << 20, 16) == [4096, 1]  # one
     assert blocks("kr", 1 << 20, 64) == [16384, 1]  # four
     assert blocks("kr", 1 << 20, 512) == [1 << 17, 1]  # a warp
     assert blocks("kr", 8192, 8192) == [8192, 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .codegen import (
     Instruction,
@@ -28,8 +28,11 @@ THREADS = 256
 SPLIT_BLOCKS = 528
 SHORTEST_SPLIT = 16384  # elements of a reduction that several blocks take
 UNROLL = 4  # packs each thread has in flight
+SHORT_UNROLL = 4  # the same, where lanes take an output
 TOGETHER = 4  # blocks that a multiprocessor has registers for, where states are a word
-MOST_SHARED = 4096  # outputs from which on a warp takes reductions that a block would take of fewer
+# Packs up to which a warp takes an output: where there are many outputs, and where there are few, so that more threads
+# are to take each.
+WARP_PACKS, FEW_WARP_PACKS, MANY_OUTPUTS = 512, 128, 4096
 _CLASSES = {
     "sum": "Sum",
     "prod": "Prod",
@@ -103,6 +106,7 @@ class _Reduction:
     operands: Sequence[Operand]
     register: int
     out_dtype: str
+    kept_in_flight: bool = False  # whether kept coordinates differ, too, between the packs in flight
 
     @property
     def dtype(self) -> str:
@@ -174,7 +178,7 @@ class _Reduction:
 
     def coordinates(self) -> list[str]:
         """Reduced coordinates differ between the packs in flight; the last dim's is that of the pack's start."""
-        return [f"c{d}[u]" if kind == "r" else f"c{d}" for d, kind in enumerate(self.kinds)]
+        return [f"c{d}[u]" if kind == "r" or self.kept_in_flight else f"c{d}" for d, kind in enumerate(self.kinds)]
 
     @property
     def takes_packs(self) -> bool:
@@ -295,19 +299,18 @@ def _add_scratch(params: Params, outputs: Size, splits: Size, state_bytes: int) 
 
 def _team(packs: Size, outputs: Size) -> Size:
     """Threads that take an output of so many packs: `team_of` of reduce.cuh."""
-    lanes = _power_of_two(("cdiv", packs, UNROLL), 32)
-    is_few: Size = ("sub", 1, ("min", 1, ("div", outputs, MOST_SHARED)))
-    is_long: Size = ("min", 1, ("div", packs, 32 * UNROLL + 1))
-    is_longer: Size = ("min", 1, ("div", packs, 4 * 32 * UNROLL + 1))
+    lanes = _power_of_two(("cdiv", packs, SHORT_UNROLL), 32)
+    is_few: Size = ("sub", 1, ("min", 1, ("div", outputs, MANY_OUTPUTS)))
+    is_long: Size = ("min", 1, ("div", packs, FEW_WARP_PACKS + 1))
+    is_longer: Size = ("min", 1, ("div", packs, WARP_PACKS + 1))
     # Where a block takes it, 32 lanes would.
     return ("add", lanes, ("mul", THREADS - 32, ("max", is_longer, ("mul", is_long, is_few))))
 
 
 def _rows_kernel(r: _Reduction) -> KernelSource:
     """A team of threads takes an output, or several blocks do, going along the reduced dims together."""
-    n_dims = len(r.kinds)
     kept, reduced = r.kept(), r.reduced()
-    width, last = r.width(), n_dims - 1
+    width, last = r.width(), len(r.kinds) - 1
     outer = reduced[:-1]
     # Packs start at addresses that are aligned for this operand, the first of a row reaching before the row's start.
     leader = next((i for i, o in enumerate(r.operands) if last_stride(o.access) == 1), None) if width > 1 else None
@@ -317,15 +320,32 @@ def _rows_kernel(r: _Reduction) -> KernelSource:
     extra: Size = ("mul", width - 1, ("min", 1, ("mod", f"d{last}", width))) if leader is not None else 0
     packs = product([*(f"d{d}" for d in outer), ("cdiv", ("add", f"d{last}", extra), width)])
     team = _team(packs, outputs)
+    each: Size = 1 if outer else ("div", SHORT_UNROLL, _power_of_two(packs, SHORT_UNROLL))
+    per_block: Size = ("mul", ("div", THREADS, team), each)
 
     outer_count = " * ".join(f"d{d}" for d in outer) or "1"
     row_packs = f"ceil_div(d{last}, {width})"
     if leader is not None:
         row_packs = f"ceil_div(d{last} + (d{last} % {width} ? {width - 1} : 0), {width})"
+    limits = f"{WARP_PACKS}, {FEW_WARP_PACKS}, {MANY_OUTPUTS}"
     body = [
-        f"constexpr int kUnroll = {UNROLL};",
         f"const i64 outputs = {' * '.join(f'd{d}' for d in kept) or '1'};",
-        f"const int team = team_of<kUnroll, {THREADS}, {MOST_SHARED}>({row_packs} * {outer_count}, outputs);",
+        f"const i64 most_packs = {row_packs} * {outer_count};",
+        f"const int chosen = team_of<{SHORT_UNROLL}, {THREADS}, {limits}>(most_packs, outputs);",
+    ]
+    if leader is not None:
+        body.append(f"const bool aligned = {_all_aligned(leader, r.operands[leader], width, last + 1)};")
+    if not outer:
+        body += [
+            f"if (chosen < {THREADS}) {{",
+            *("    " + line for line in _short_rows(replace(r, kept_in_flight=True), leader)),
+            "}",
+            f"constexpr int team = {THREADS};",
+        ]
+    else:
+        body.append("const int team = chosen;")
+    body += [
+        f"constexpr int kUnroll = {UNROLL};",
         f"const i64 output = (i64(blockIdx.x) * {THREADS} + threadIdx.x) >> (__ffs(team) - 1);",
         "const int member = threadIdx.x & (team - 1);",
         "// Teams beyond the last output go along with it, since whole warps meet in shuffles.",
@@ -346,13 +366,17 @@ def _rows_kernel(r: _Reduction) -> KernelSource:
         ]
     else:
         body += [
-            f"const bool aligned = {_all_aligned(leader, r.operands[leader], width, n_dims)};",
             f"const i64 packs = ceil_div(d{last} + (aligned ? 0 : {width - 1}), {width});",
             f"const i64 total = packs * {outer_count};",
         ]
     body += [
-        "const i64 splits = gridDim.y, per_split = ceil_div(total, splits);",
-        "const i64 begin = min_i64(total, blockIdx.y * per_split), end = min_i64(total, begin + per_split);",
+        "const i64 splits = gridDim.y;",
+        "i64 begin = 0, end = total;",
+        "if (splits > 1) {",
+        "    const i64 per_split = ceil_div(total, splits);",
+        "    begin = min_i64(total, blockIdx.y * per_split);",
+        "    end = min_i64(total, begin + per_split);",
+        "}",
     ]
 
     ahead = []
@@ -384,18 +408,6 @@ def _rows_kernel(r: _Reduction) -> KernelSource:
             f"from[u] = c{last}[u] < 0 ? int(-c{last}[u]) : 0;",
             f"to[u] = wanted ? int(min_i64({width}, d{last} - c{last}[u])) : 0;",
         ]
-    for i, (operand, position) in enumerate(zip(r.operands, r.positions(), strict=True)):
-        stride = last_stride(operand.access)
-        if stride == 0:
-            # The pack may start before its row, and this element must not.
-            text = f"load_splat<{width}>(p{i} + ({position}))"
-        elif i == leader:
-            text = f"load_aligned_if<{width}>(from[u] < to[u], p{i} + ({position}))"
-        elif stride == 1:
-            text = f"load_range<{width}>(p{i} + ({position}), from[u], to[u])"
-        else:
-            text = f"load_strided_range<{width}>(p{i} + ({position}), {stride or f't{i}_{last}'}, from[u], to[u])"
-        load.append(f"a{i}[u] = {text};")
 
     body += [
         "Op::State state = Op::identity();",
@@ -406,15 +418,19 @@ def _rows_kernel(r: _Reduction) -> KernelSource:
         *("    " + line for line in ahead),
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
-        *("        " + line for line in load),
+        *("        " + line for line in (*load, *_row_loads(r, leader))),
         "    }",
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
         *("        " + line for line in r.push_pack("state", f"c{last}[u]", width)),
         "    }",
         "}",
-        f"state = team < {THREADS} ? merge_lanes<Op>(state, team) : merge_block<Op, {THREADS}>(state);",
     ]
+    whole_block = f"merge_block<Op, {THREADS}>(state)"
+    if outer:
+        body.append(f"state = team < {THREADS} ? merge_lanes<Op>(state, team) : {whole_block};")
+    else:
+        body.append(f"state = {whole_block};")
     params = r.params()
     is_long: Size = ("min", 1, ("div", length, SHORTEST_SPLIT))
     splits = _splits(outputs, ("mul", is_long, ("cdiv", packs, THREADS * UNROLL)))
@@ -426,11 +442,91 @@ def _rows_kernel(r: _Reduction) -> KernelSource:
         "    if (!is_last_block(counters + output, u32(splits))) return;",
         "    state = Op::identity();",
         f"    for (i64 s = threadIdx.x; s < splits; s += {THREADS}) Op::merge(state, load_fresh(parts + s));",
-        f"    state = merge_block<Op, {THREADS}>(state);",
+        f"    state = {whole_block};",
         "}",
         f"if (member == 0 && output < outputs) q0[output] = {r.stored('state')};",
     ]
-    return _assemble(r, "rows", params, body, (("cdiv", outputs, ("div", THREADS, team)), splits, 1))
+    return _assemble(r, "rows", params, body, (("cdiv", outputs, per_block), splits, 1))
+
+
+def _short_rows(r: _Reduction, leader: int | None) -> list[str]:
+    """Statements for rows that some lanes take: a lane has packs of one row in flight, or of several short ones.
+
+    A slot is a pack in flight; `span` neighbouring slots are of one row. Positions along a row have 32 bits.
+    """
+    kept, last, width = r.kept(), len(r.kinds) - 1, r.width()
+    start = r.positions()[leader].replace(f"c{last}[u]", "0") if leader is not None else ""
+    before = f"elements_past_boundary<{width}>(p{leader} + ({start}))" if leader is not None else "0"
+    most = f"length + (aligned ? 0 : {width - 1})" if leader is not None else "length"
+    pack = f"(member + (u & (span - 1)) * chosen) * {width}"
+    return [
+        f"constexpr int kUnroll = {SHORT_UNROLL};",
+        f"const int length = int(d{last}), most = {most};",
+        "const int span = power_of_two(most_packs, kUnroll), span_bits = __ffs(span) - 1, each = kUnroll >> span_bits;",
+        f"const int team_bits = __ffs(chosen) - 1, teams = {THREADS} >> team_bits;",
+        "const int member = threadIdx.x & (chosen - 1);",
+        "const i64 output = i64(blockIdx.x) * teams * each + (threadIdx.x >> team_bits);",
+        *(f"i64 c{d}[kUnroll];" for d in kept),
+        f"int before[kUnroll], c{last}[kUnroll], from[kUnroll], to[kUnroll];",
+        *(_pack_declaration(i, o, width) for i, o in enumerate(r.operands)),
+        "#pragma unroll",
+        "for (int u = 0; u < kUnroll; ++u) {",
+        "    if (u > 0 && each == 1) {",
+        *(f"        c{d}[u] = c{d}[0];" for d in kept),
+        "        before[u] = before[0];",
+        "    } else {",
+        "        // Beyond the last output there is that one again, since whole warps meet in shuffles.",
+        "        i64 kept = min_i64(output + (u >> span_bits) * teams, outputs - 1);",
+        *(f"        c{d}[u] = take_coordinate(kept, d{d});" for d in reversed(kept[1:])),
+        *([f"        c{kept[0]}[u] = kept;"] if kept else []),
+        f"        before[u] = {before};",
+        "    }",
+        "}",
+        "Op::State states[kUnroll];",
+        "#pragma unroll",
+        "for (int u = 0; u < kUnroll; ++u) states[u] = Op::identity();",
+        f"for (int first = 0; first < most; first += span * chosen * {width}) {{",
+        "#pragma unroll",
+        "    for (int u = 0; u < kUnroll; ++u) {",
+        f"        c{last}[u] = first + {pack} - before[u];",
+        f"        from[u] = c{last}[u] < 0 ? -c{last}[u] : 0;",
+        f"        to[u] = length - c{last}[u] < {width} ? length - c{last}[u] : {width};",
+        *("        " + line for line in _row_loads(r, leader)),
+        "    }",
+        "#pragma unroll",
+        "    for (int u = 0; u < kUnroll; ++u) {",
+        *("        " + line for line in r.push_pack("states[u]", f"c{last}[u]", width)),
+        "    }",
+        "}",
+        "merge_slots<Op>(states, span);",
+        "#pragma unroll",
+        "for (int u = 0; u < kUnroll; ++u) {",
+        "    if (u & (span - 1)) continue;",
+        "    const Op::State state = merge_lanes<Op>(states[u], chosen);",
+        "    const i64 q = output + (u >> span_bits) * teams;",
+        f"    if (member == 0 && q < outputs) q0[q] = {r.stored('state')};",
+        "}",
+        "return;",
+    ]
+
+
+def _row_loads(r: _Reduction, leader: int | None) -> list[str]:
+    """Statements that load pack u of each operand, of which from[u] to to[u] are wanted."""
+    width, last = r.width(), len(r.kinds) - 1
+    lines = []
+    for i, (operand, position) in enumerate(zip(r.operands, r.positions(), strict=True)):
+        stride = last_stride(operand.access)
+        if stride == 0:
+            # The pack may start before its row, and this element must not.
+            text = f"load_splat<{width}>(p{i} + ({position}))"
+        elif i == leader:
+            text = f"load_aligned_if<{width}>(from[u] < to[u], p{i} + ({position}))"
+        elif stride == 1:
+            text = f"load_range<{width}>(p{i} + ({position}), from[u], to[u])"
+        else:
+            text = f"load_strided_range<{width}>(p{i} + ({position}), {stride or f't{i}_{last}'}, from[u], to[u])"
+        lines.append(f"a{i}[u] = {text};")
+    return lines
 
 
 def _all_aligned(i: int, operand: Operand, width: int, n_dims: int) -> str:
@@ -517,11 +613,7 @@ def _columns_kernel(r: _Reduction) -> KernelSource:
         "    if (!is_last_block(counters + blockIdx.x, u32(splits))) return;",
         "#pragma unroll",
         "    for (int j = 0; j < kWidth; ++j) states[j] = Op::identity();",
-        "#pragma unroll 4",
-        "    for (i64 s = down; s < splits; s += n_down) {",
-        "#pragma unroll",
-        "        for (int j = 0; j < kWidth; ++j) Op::merge(states[j], load_fresh(parts + s * step + j));",
-        "    }",
+        "    merge_parts<Op>(states, parts, down, splits, n_down, step);",
         "    merge_columns<Op>(states, memory, n_across);",
         "}",
         "if (down != 0) return;",
