@@ -50,20 +50,41 @@ struct Prod {
     static DEVICE void merge(State& s, State other) { s = s * other; }
     static DEVICE A result(State s) { return s; }
 };
+// Of floats, one instruction: the greater or less, or NaN if there is one.
+template <class A>
+DEVICE A greater(A a, A b) {
+    return op_maximum(a, b);
+}
+template <class A>
+DEVICE A lesser(A a, A b) {
+    return op_minimum(a, b);
+}
+#ifdef __CUDACC__
+DEVICE float greater(float a, float b) {
+    float r;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
+DEVICE float lesser(float a, float b) {
+    float r;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+    return r;
+}
+#endif
 template <class A>
 struct Max {
     using State = A;
     static DEVICE State identity() { return lowest<A>(); }
-    static DEVICE void push(State& s, A x, i64) { s = op_maximum(s, x); }
-    static DEVICE void merge(State& s, State other) { s = op_maximum(s, other); }
+    static DEVICE void push(State& s, A x, i64) { s = greater(s, x); }
+    static DEVICE void merge(State& s, State other) { s = greater(s, other); }
     static DEVICE A result(State s) { return s; }
 };
 template <class A>
 struct Min {
     using State = A;
     static DEVICE State identity() { return highest<A>(); }
-    static DEVICE void push(State& s, A x, i64) { s = op_minimum(s, x); }
-    static DEVICE void merge(State& s, State other) { s = op_minimum(s, other); }
+    static DEVICE void push(State& s, A x, i64) { s = lesser(s, x); }
+    static DEVICE void merge(State& s, State other) { s = lesser(s, other); }
     static DEVICE A result(State s) { return s; }
 };
 template <class A>
@@ -183,12 +204,50 @@ using ArgMax = ArgExtreme<A, true>;
 template <class A>
 using ArgMin = ArgExtreme<A, false>;
 
+// The least power of two that is n or more, at most `most`.
+DEVICE int power_of_two(int n, int most) {
+    const int below = (n < most ? n : most) - 1;
+    return below <= 0 ? 1 : 1 << (32 - __clz(below));
+}
+DEVICE int power_of_two(i64 n, int most) { return power_of_two(int(min_i64(n, most)), most); }
+// Threads that take an output of so many packs: as many lanes as have kUnroll packs each, or a block. Blocks share a
+// multiprocessor less evenly than warps, so of many outputs they take only longer ones.
+template <int kUnroll, int kThreads, int kWarpPacks, int kFewWarpPacks, int kManyOutputs>
+DEVICE int team_of(i64 packs, i64 outputs) {
+    if (packs > (outputs < kManyOutputs ? kFewWarpPacks : kWarpPacks)) return kThreads;
+    return power_of_two((int(packs) + kUnroll - 1) / kUnroll, 32);
+}
+// Packs of columns that a block's threads lie along: down to 32 where there are enough elements to reduce for the rest.
+template <int kUnroll, int kThreads>
+DEVICE int columns_across(i64 packs, i64 length) {
+    const int most = kThreads / power_of_two(ceil_div(length, kUnroll), kThreads / 32);
+    const int all = power_of_two(packs, kThreads);
+    return all < most ? all : most;
+}
+
+// The states of `team` neighbouring lanes, a power of two, merged, in each of them.
+template <class Op>
+DEVICE typename Op::State merge_lanes(typename Op::State s, int team) {
+    for (int lanes = team / 2; lanes > 0; lanes /= 2) Op::merge(s, shuffle_xor(s, lanes));
+    return s;
+}
 // The states of kTeam neighbouring lanes, merged, in each of them.
 template <class Op, int kTeam>
 DEVICE typename Op::State merge_lanes(typename Op::State s) {
 #pragma unroll
     for (int lanes = kTeam / 2; lanes > 0; lanes /= 2) Op::merge(s, shuffle_xor(s, lanes));
     return s;
+}
+
+// The states of each `span` neighbours, a power of two, merged, in the first of them.
+template <class Op, int kSlots>
+DEVICE void merge_slots(typename Op::State (&states)[kSlots], int span) {
+#pragma unroll
+    for (int half = 1; half < kSlots; half *= 2) {
+        if (half >= span) continue;
+#pragma unroll
+        for (int u = 0; u < kSlots; u += 2 * half) Op::merge(states[u], states[u + half]);
+    }
 }
 
 // The states of a block's threads, merged, in each of them. May be called again: the shared memory is free on return.
@@ -210,10 +269,25 @@ DEVICE int elements_past_boundary(const T* p) {
     return int((reinterpret_cast<u64>(p) & (kWordBytes<T, kWidth> - 1)) / sizeof(T));
 }
 
-// kWidth elements of which [first, last) are wanted and may be read; the others are zero bytes.
+// An aligned pack, or zero bytes.
+template <int kWidth, class T>
+DEVICE Pack<T, kWidth> load_aligned_if(bool wanted, const T* p) {
+    using W = typename Word<kWordBytes<T, kWidth>>::type;
+    constexpr int kWords = sizeof(T) * kWidth / sizeof(W);
+    W raw[kWords] = {};
+    if (wanted) {
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) raw[i] = reinterpret_cast<const W*>(p)[i];
+    }
+    Pack<T, kWidth> r;
+    memcpy(&r, raw, sizeof(raw));
+    return r;
+}
+// kWidth elements of which [first, last) are wanted. The others are zero bytes, or what lies there: an aligned pack that
+// holds one element of an allocation is inside of it.
 template <int kWidth, class T>
 DEVICE Pack<T, kWidth> load_range(const T* p, int first, int last) {
-    const bool whole = first <= 0 && last >= kWidth && is_aligned<kWidth>(p);
+    const bool whole = first < last && is_aligned<kWidth>(p);
     return load_whole_or<kWidth>(whole, p, [=](int i) { return i >= first && i < last; });
 }
 template <int kWidth, class T>
@@ -224,22 +298,53 @@ DEVICE Pack<T, kWidth> load_strided_range(const T* p, i64 stride, int first, int
     return r;
 }
 
-// The states of the threads of each column group, merged over `down`, in the threads of down 0. Callable again.
-template <class Op, int kDown, int kAcross, int kWidth>
-DEVICE void merge_columns(typename Op::State (&states)[kWidth], typename Op::State (&memory)[kDown][kAcross][kWidth],
-                          int across, int down) {
+// The states of the threads of each column, merged over those `across` apart, in the first of them. Callable again.
+template <class Op, int kThreads, int kWidth>
+DEVICE void merge_columns(typename Op::State (&states)[kWidth], typename Op::State (&memory)[kThreads][kWidth],
+                          int across) {
+    if (across == kThreads) return;
+    const int t = threadIdx.x;
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) memory[down][across][j] = states[j];
+    for (int j = 0; j < kWidth; ++j) memory[t][j] = states[j];
     __syncthreads();
-#pragma unroll
-    for (int half = kDown / 2; half > 0; half /= 2) {
-        if (down < half) {
+    for (int half = kThreads / 2; half >= across; half /= 2) {
+        if (t < half) {
 #pragma unroll
             for (int j = 0; j < kWidth; ++j) {
-                Op::merge(states[j], memory[down + half][across][j]);
-                memory[down][across][j] = states[j];
+                Op::merge(states[j], memory[t + half][j]);
+                memory[t][j] = states[j];
             }
         }
         __syncthreads();
+    }
+}
+// Merges into `states` those that other blocks left: of every `stride`-th part from `first` on, with several loads under
+// way. Parts are `step` states apart, and aligned.
+template <class Op, int kWidth>
+DEVICE void merge_parts(typename Op::State (&states)[kWidth], const typename Op::State* parts, i64 first, i64 n_parts,
+                        i64 stride, i64 step) {
+    using State = typename Op::State;
+    constexpr int kBytes = sizeof(State) * kWidth, kUnroll = kBytes <= 16 ? 8 : kBytes <= 32 ? 4 : 2;
+    constexpr int kPerWord = kBytes % 16 == 0 ? 16 / sizeof(State) : 1;
+    using Word = Pack<State, kPerWord>;
+    for (i64 from = first; from < n_parts; from += kUnroll * stride) {
+        Word words[kUnroll][kWidth / kPerWord];
+#pragma unroll
+        for (int u = 0; u < kUnroll; ++u) {
+            // Where there is no part, the last one again, not used: no load is behind a branch.
+            const State* part = parts + min_i64(from + u * stride, n_parts - 1) * step;
+#pragma unroll
+            for (int k = 0; k < kWidth / kPerWord; ++k) {
+                words[u][k] = load_fresh(reinterpret_cast<const Word*>(part) + k);
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < kUnroll; ++u) {
+            const bool is_part = from + u * stride < n_parts;
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) {
+                Op::merge(states[j], is_part ? words[u][j / kPerWord].v[j % kPerWord] : Op::identity());
+            }
+        }
     }
 }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from .codegen import (
     Instruction,
@@ -24,14 +23,16 @@ from .kernel import KernelSource, Launch, Size, product
 from .ops import DTYPES, FLOATS, INEXACT, INTEGERS, ITEMSIZE, compute, storage
 
 OPS = ("sum", "prod", "max", "min", "any", "all", "logsumexp", "argmax", "argmin")
-Variant = Literal["thread", "team", "warp", "block", "split", "column", "narrow_column"]
-
 THREADS = 256
-# Blocks that a split reduction is spread over: four for each of an H100's 132 multiprocessors.
+# Blocks that a reduction is spread over where there are few outputs: four for each of an H100's 132 multiprocessors.
 SPLIT_BLOCKS = 528
-_TEAMS = {"thread": 1, "team": 8, "warp": 32, "block": THREADS, "split": THREADS}
-_ACROSS = {"column": 32, "narrow_column": 4}
-_UNROLL = 4  # packs each thread has in flight
+SHORTEST_SPLIT = 16384  # elements of a reduction that several blocks take
+UNROLL = 4  # packs each thread has in flight
+SHORT_UNROLL = 4  # the same, where lanes take an output
+TOGETHER = 4  # blocks that a multiprocessor has registers for, where states are a word
+# Packs up to which a warp takes an output: where there are many outputs, and where there are few, so that more threads
+# are to take each.
+WARP_PACKS, FEW_WARP_PACKS, MANY_OUTPUTS = 512, 128, 4096
 _CLASSES = {
     "sum": "Sum",
     "prod": "Prod",
@@ -45,31 +46,6 @@ _CLASSES = {
 }
 
 
-def choose_variant(kinds: str, sizes: Sequence[int]) -> Variant:
-    """A fast variant for loop dims of these kinds and sizes; the kernel is then correct for any sizes.
-
-    >>> choose_variant("kr", (4096, 4096)), choose_variant("rk", (4096, 4096)), choose_variant("r", (1 << 24,))
-    ('block', 'column', 'split')
-    """
-    kept = reduced = 1
-    for kind, size in zip(kinds, sizes, strict=True):
-        if kind == "k":
-            kept *= size
-        else:
-            reduced *= size
-    if kinds.endswith("k"):
-        if reduced <= 4:
-            return "thread"
-        return "column" if sizes[-1] >= 64 else "narrow_column"
-    if reduced <= 8:
-        return "thread"
-    if reduced <= 64:
-        return "team"
-    if reduced <= 512 or (reduced <= 2048 and kept >= 4096):
-        return "warp"
-    return "split" if kept * 2 <= SPLIT_BLOCKS and reduced >= 16384 else "block"
-
-
 def generate(
     op: str,
     program: Sequence[Instruction],
@@ -77,8 +53,6 @@ def generate(
     operands: Sequence[Operand],
     register: int,
     out_dtype: str,
-    *,
-    variant: Variant,
 ) -> KernelSource:
     """A kernel that runs `program` at every point of the loop dims and reduces the value of `register` over some dims.
 
@@ -87,8 +61,14 @@ def generate(
     it for `argmax` and `argmin`, whose uint32 result is the linear index over the reduced dims. Over no elements `sum`,
     `prod`, `any`, `all` and `logsumexp` give 0, 1, false, true and minus infinity. Results do not depend on timing.
 
+    A plan is bound to other sizes than it was lowered for, so a kernel decides from its sizes what takes an output:
+
+    * the last dim is reduced: 1 to 32 lanes by its length, a block, or several blocks where there are few outputs;
+    * the last dim is kept: threads lie along the kept dims, and if there are too few columns for 256, or many elements
+      to reduce, along the reduced dims too; few columns are split over several blocks.
+
     Parameters, in order: the dims; each operand's pointer and runtime strides; the output; the program's scalars and
-    integers; for "split" and the column variants a workspace, and `SPLIT_BLOCKS` counters.
+    integers; a workspace, and `SPLIT_BLOCKS` counters.
 
     Args:
         op: one of `OPS`.
@@ -99,16 +79,13 @@ def generate(
         register: the value to reduce.
         out_dtype: uint32 for argmax and argmin, bool for any and all; for sum and prod of integers or bool, an integer
             dtype; else the register's.
-        variant: from `choose_variant`. "thread", "team" (8 lanes), "warp" and "block" say what takes one output;
-            "split" is several blocks for each output; with "column" and "narrow_column" (the last dim is kept), threads
-            lie along that dim, and the reduced dims are split over blocks where there are few columns.
 
     Raises:
         ValueError: an argument makes no sense.
         TypeError: the op takes no such dtype.
 
-    >>> generate("sum", [("load", 0)], "kr", [Operand("float32")], 0, "float32", variant="warp").launch.grid
-    (('cdiv', 'd0', 8), 1, 1)
+    >>> generate("sum", [("load", 0)], "kr", [Operand("float32")], 0, "float32").launch.block
+    (256, 1, 1)
     """
     n_dims = len(kinds)
     if n_dims < 1 or set(kinds) - {"k", "r"}:
@@ -118,13 +95,7 @@ def generate(
         raise ValueError(f"register {register} of {len(program)} is to be reduced")
     reduction = _Reduction(op, program, kinds, operands, register, out_dtype)
     reduction.check_dtypes()
-    if variant in _TEAMS:
-        return _rows_kernel(reduction, variant)
-    if variant in _ACROSS:
-        if not kinds.endswith("k"):
-            raise ValueError(f"variant {variant!r} is for a last dim that is kept, not {kinds!r}")
-        return _columns_kernel(reduction, variant)
-    raise ValueError(f"unknown variant {variant!r}")
+    return _columns_kernel(reduction) if kinds.endswith("k") else _rows_kernel(reduction)
 
 
 @dataclass(frozen=True)
@@ -135,6 +106,7 @@ class _Reduction:
     operands: Sequence[Operand]
     register: int
     out_dtype: str
+    kept_in_flight: bool = False  # whether kept coordinates differ, too, between the packs in flight
 
     @property
     def dtype(self) -> str:
@@ -188,8 +160,13 @@ class _Reduction:
         return [d for d, kind in enumerate(self.kinds) if kind == "r"]
 
     def width(self) -> int:
-        """Consecutive elements of the last dim that a thread takes; more than 8 would need too many registers."""
-        return vector_width([o.dtype for o in self.operands if last_stride(o.access) == 1], 8)
+        """Consecutive elements of the last dim that a thread takes: 16 bytes of the widest operand along it.
+
+        More than 8 need too many registers, except of bytes that are all reduced to one state.
+        """
+        bytes_only = all(ITEMSIZE[o.dtype] == 1 for o in self.operands) and self.kinds.endswith("r")
+        along = [o.dtype for o in self.operands if last_stride(o.access) == 1]
+        return vector_width(along, 16 if bytes_only else 8)
 
     def params(self) -> Params:
         params = Params()
@@ -201,7 +178,7 @@ class _Reduction:
 
     def coordinates(self) -> list[str]:
         """Reduced coordinates differ between the packs in flight; the last dim's is that of the pack's start."""
-        return [f"c{d}[u]" if kind == "r" else f"c{d}" for d, kind in enumerate(self.kinds)]
+        return [f"c{d}[u]" if kind == "r" or self.kept_in_flight else f"c{d}" for d, kind in enumerate(self.kinds)]
 
     @property
     def takes_packs(self) -> bool:
@@ -284,14 +261,27 @@ def horner(coordinates: Sequence[str], dims: Sequence[int]) -> str:
 
 
 def _pack_declaration(i: int, operand: Operand, width: int) -> str:
-    return f"Pack<{storage(operand.dtype)}, {width}> a{i}[{_UNROLL}];"
+    return f"Pack<{storage(operand.dtype)}, {width}> a{i}[{UNROLL}];"
+
+
+def _power_of_two(n: Size, most: int) -> Size:
+    """The least power of two that is n or more, at most `most`: `power_of_two` of reduce.cuh."""
+    below: Size = ("sub", ("max", 1, n), 1)
+    total: Size = 1
+    step = 1
+    while step < most:
+        total = ("add", total, ("mul", step, ("min", 1, ("div", below, step))))
+        step *= 2
+    return total
 
 
 def _assemble(
     reduction: _Reduction, variant: str, params: Params, body: list[str], grid: tuple[Size, Size, Size]
 ) -> KernelSource:
     label = f"{reduction.label}_{variant}"
-    return define(label, "reduce.cuh", params, [reduction.using(), *body], Launch((THREADS, 1, 1), grid))
+    together = TOGETHER if reduction.state_bytes == 4 else 1
+    lines = [reduction.using(), *body]
+    return define(label, "reduce.cuh", params, lines, Launch((THREADS, 1, 1), grid), together=together)
 
 
 def _splits(outputs: Size, most: Size) -> Size:
@@ -307,165 +297,264 @@ def _add_scratch(params: Params, outputs: Size, splits: Size, state_bytes: int) 
     params.add(("counters", SPLIT_BLOCKS), "u32* counters")
 
 
-def _rows_kernel(r: _Reduction, variant: str) -> KernelSource:
-    """A team of threads takes an output (or with "split", a part of it), going along the reduced dims together."""
-    team, n_dims = _TEAMS[variant], len(r.kinds)
-    kept, reduced = r.kept(), r.reduced()
-    inner = r.kinds.endswith("r")
-    width = r.width() if inner else 1
-    # Packs start at addresses that are aligned for this operand, the first of a row reaching before the row's start.
-    # A single thread would pay more for the extra pack than it gains.
-    leaders = [i for i, o in enumerate(r.operands) if last_stride(o.access) == 1] if inner and width > 1 else []
-    leader = leaders[0] if leaders and team > 1 else None
-    last = n_dims - 1
+def _team(packs: Size, outputs: Size) -> Size:
+    """Threads that take an output of so many packs: `team_of` of reduce.cuh."""
+    lanes = _power_of_two(("cdiv", packs, SHORT_UNROLL), 32)
+    is_few: Size = ("sub", 1, ("min", 1, ("div", outputs, MANY_OUTPUTS)))
+    is_long: Size = ("min", 1, ("div", packs, FEW_WARP_PACKS + 1))
+    is_longer: Size = ("min", 1, ("div", packs, WARP_PACKS + 1))
+    # Where a block takes it, 32 lanes would.
+    return ("add", lanes, ("mul", THREADS - 32, ("max", is_longer, ("mul", is_long, is_few))))
 
-    body = [f"constexpr int kTeam = {team}, kUnroll = {_UNROLL};"]
+
+def _rows_kernel(r: _Reduction) -> KernelSource:
+    """A team of threads takes an output, or several blocks do, going along the reduced dims together."""
+    kept, reduced = r.kept(), r.reduced()
+    width, last = r.width(), len(r.kinds) - 1
+    outer = reduced[:-1]
+    # Packs start at addresses that are aligned for this operand, the first of a row reaching before the row's start.
+    leader = next((i for i, o in enumerate(r.operands) if last_stride(o.access) == 1), None) if width > 1 else None
+
     outputs = product([f"d{d}" for d in kept])
-    count = " * ".join(f"d{d}" for d in kept) or "1"
-    if team < THREADS:
+    length = product([f"d{d}" for d in reduced])
+    extra: Size = ("mul", width - 1, ("min", 1, ("mod", f"d{last}", width))) if leader is not None else 0
+    packs = product([*(f"d{d}" for d in outer), ("cdiv", ("add", f"d{last}", extra), width)])
+    team = _team(packs, outputs)
+    each: Size = 1 if outer else ("div", SHORT_UNROLL, _power_of_two(packs, SHORT_UNROLL))
+    per_block: Size = ("mul", ("div", THREADS, team), each)
+
+    outer_count = " * ".join(f"d{d}" for d in outer) or "1"
+    row_packs = f"ceil_div(d{last}, {width})"
+    if leader is not None:
+        row_packs = f"ceil_div(d{last} + (d{last} % {width} ? {width - 1} : 0), {width})"
+    limits = f"{WARP_PACKS}, {FEW_WARP_PACKS}, {MANY_OUTPUTS}"
+    body = [
+        f"const i64 outputs = {' * '.join(f'd{d}' for d in kept) or '1'};",
+        f"const i64 most_packs = {row_packs} * {outer_count};",
+        f"const int chosen = team_of<{SHORT_UNROLL}, {THREADS}, {limits}>(most_packs, outputs);",
+    ]
+    if leader is not None:
+        body.append(f"const bool aligned = {_all_aligned(leader, r.operands[leader], width, last + 1)};")
+    if not outer:
         body += [
-            f"const i64 outputs = {count};",
-            f"const i64 output = i64(blockIdx.x) * {THREADS // team} + threadIdx.x / kTeam;",
-            "// Teams beyond the last output go along with it, since whole warps meet in shuffles.",
-            "i64 kept = min_i64(output, outputs - 1);",
+            f"if (chosen < {THREADS}) {{",
+            *("    " + line for line in _short_rows(replace(r, kept_in_flight=True), leader)),
+            "}",
+            f"constexpr int team = {THREADS};",
         ]
     else:
-        body += ["const i64 output = blockIdx.x;", "i64 kept = output;"]
-    body += decompose("kept", kept)
-    body.append("const int member = threadIdx.x % kTeam;")
+        body.append("const int team = chosen;")
+    body += [
+        f"constexpr int kUnroll = {UNROLL};",
+        f"const i64 output = (i64(blockIdx.x) * {THREADS} + threadIdx.x) >> (__ffs(team) - 1);",
+        "const int member = threadIdx.x & (team - 1);",
+        "// Teams beyond the last output go along with it, since whole warps meet in shuffles.",
+        "i64 kept = min_i64(output, outputs - 1);",
+        *decompose("kept", kept),
+    ]
 
     # `packs` for each combination of the outer reduced coordinates.
-    outer = reduced[:-1] if inner else reduced
-    outer_count = " * ".join(f"d{d}" for d in outer) or "1"
-    if not inner:
-        body.append(f"const i64 total = {outer_count};")
-    elif leader is None:
+    start = r.positions()[leader].replace(f"c{last}[u]", "0") if leader is not None else ""
+    before = f"elements_past_boundary<{width}>(p{leader} + ({start}))"
+    if leader is None:
         body += [f"const i64 packs = ceil_div(d{last}, {width});", f"const i64 total = packs * {outer_count};"]
     elif not outer:
-        start = r.positions()[leader].replace(f"c{last}[u]", "0")
         body += [
-            f"const int before = elements_past_boundary<{width}>(p{leader} + ({start}));",
+            f"const int before = {before};",
             f"const i64 packs = ceil_div(d{last} + before, {width});",
             "const i64 total = packs;",
         ]
     else:
         body += [
-            f"const i64 packs = ceil_div(d{last} + {width - 1}, {width});",
+            f"const i64 packs = ceil_div(d{last} + (aligned ? 0 : {width - 1}), {width});",
             f"const i64 total = packs * {outer_count};",
         ]
-    if variant == "split":
-        body += [
-            "const i64 splits = gridDim.y, per_split = ceil_div(total, splits);",
-            "const i64 begin = min_i64(total, blockIdx.y * per_split), end = min_i64(total, begin + per_split);",
-        ]
-    else:
-        body.append("const i64 begin = 0, end = total;")
+    body += [
+        "const i64 splits = gridDim.y;",
+        "i64 begin = 0, end = total;",
+        "if (splits > 1) {",
+        "    const i64 per_split = ceil_div(total, splits);",
+        "    begin = min_i64(total, blockIdx.y * per_split);",
+        "    end = min_i64(total, begin + per_split);",
+        "}",
+    ]
 
-    load = ["i64 rest = min_i64(first + u * kTeam, end - 1);", "const bool wanted = first + u * kTeam < end;"]
     ahead = []
-    if inner and not outer:
+    if not outer:
         # Packs follow one another: what needs 64 bits is computed once for those in flight.
-        before = "before" if leader is not None else "0"
-        body.append(f"const i64 limit = min_i64(d{last}, end * {width} - {before});")
+        shift = "before" if leader is not None else "0"
+        body.append(f"const i64 limit = min_i64(d{last}, end * {width} - {shift});")
         ahead = [
-            f"const i64 start = first * {width} - {before};",
-            f"const int left = int(min_i64(limit - start, kTeam * kUnroll * {width}));",
+            f"const i64 start = first * {width} - {shift};",
+            f"const int left = int(min_i64(limit - start, team * kUnroll * {width}));",
         ]
         load = [
-            f"const int past = u * kTeam * {width};",
+            f"const int past = u * team * {width};",
             f"c{last}[u] = start + past;",
             "from[u] = u == 0 && start < 0 ? int(-start) : 0;",
             f"to[u] = left - past < {width} ? left - past : {width};",
         ]
-    elif inner:
-        load.append(f"c{last}[u] = take_coordinate(rest, packs) * {width};")
-        load += [f"c{d}[u] = take_coordinate(rest, d{d});" for d in reversed(outer[1:])]
-        load.append(f"c{outer[0]}[u] = rest;")
+    else:
+        load = [
+            "i64 rest = min_i64(first + u * team, end - 1);",
+            "const bool wanted = first + u * team < end;",
+            f"c{last}[u] = take_coordinate(rest, packs) * {width};",
+            *(f"c{d}[u] = take_coordinate(rest, d{d});" for d in reversed(outer[1:])),
+            f"c{outer[0]}[u] = rest;",
+        ]
         if leader is not None:
-            start = r.positions()[leader].replace(f"c{last}[u]", "0")
-            load.append(f"const int before = elements_past_boundary<{width}>(p{leader} + ({start}));")
-            load.append(f"c{last}[u] -= before;")
+            load += [f"const int before = {before};", f"c{last}[u] -= before;"]
         load += [
             f"from[u] = c{last}[u] < 0 ? int(-c{last}[u]) : 0;",
             f"to[u] = wanted ? int(min_i64({width}, d{last} - c{last}[u])) : 0;",
         ]
-    else:
-        load += [f"c{d}[u] = take_coordinate(rest, d{d});" for d in reversed(outer[1:])]
-        load += [f"c{outer[0]}[u] = rest;"] if outer else []
-        load += ["from[u] = 0;", "to[u] = wanted;"]
-    for i, (operand, position) in enumerate(zip(r.operands, r.positions(), strict=True)):
-        stride = last_stride(operand.access)
-        if stride == 0 or not inner:
-            # The pack may start before its row, and this element must not.
-            text = f"load_splat<{width}>(p{i} + ({position}))"
-        elif stride == 1:
-            text = f"load_range<{width}>(p{i} + ({position}), from[u], to[u])"
-        else:
-            text = f"load_strided_range<{width}>(p{i} + ({position}), {stride or f't{i}_{last}'}, from[u], to[u])"
-        load.append(f"a{i}[u] = {text};")
 
     body += [
         "Op::State state = Op::identity();",
-        "for (i64 first = begin + member; first < end; first += kTeam * kUnroll) {",
+        "for (i64 first = begin + member; first < end; first += team * kUnroll) {",
         *(f"    i64 c{d}[kUnroll];" for d in reduced),
         "    int from[kUnroll], to[kUnroll];",
         *("    " + _pack_declaration(i, o, width) for i, o in enumerate(r.operands)),
         *("    " + line for line in ahead),
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
-        *("        " + line for line in load),
+        *("        " + line for line in (*load, *_row_loads(r, leader))),
         "    }",
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
-        *("        " + line for line in r.push_pack("state", f"c{last}[u]" if inner else f"c{last}", width)),
+        *("        " + line for line in r.push_pack("state", f"c{last}[u]", width)),
         "    }",
         "}",
     ]
-    params = r.params()
-    if team < THREADS:
-        body += [
-            "state = merge_lanes<Op, kTeam>(state);",
-            f"if (member == 0 && output < outputs) q0[output] = {r.stored('state')};",
-        ]
-        grid: tuple[Size, Size, Size] = (("cdiv", outputs, THREADS // team), 1, 1)
+    whole_block = f"merge_block<Op, {THREADS}>(state)"
+    if outer:
+        body.append(f"state = team < {THREADS} ? merge_lanes<Op>(state, team) : {whole_block};")
     else:
-        body.append(f"state = merge_block<Op, {THREADS}>(state);")
-        grid = (outputs, 1, 1)
-    if variant == "split":
-        length = product([f"d{d}" for d in reduced])
-        splits = _splits(outputs, ("cdiv", length, width * THREADS * _UNROLL))
-        _add_scratch(params, outputs, splits, r.state_bytes)
-        body += [
-            "if (splits > 1) {",
-            "    Op::State* parts = static_cast<Op::State*>(workspace) + output * splits;",
-            "    if (threadIdx.x == 0) parts[blockIdx.y] = state;",
-            "    if (!is_last_block(counters + output, u32(splits))) return;",
-            "    state = Op::identity();",
-            f"    for (i64 s = threadIdx.x; s < splits; s += {THREADS}) Op::merge(state, load_fresh(parts + s));",
-            f"    state = merge_block<Op, {THREADS}>(state);",
-            "}",
-        ]
-        grid = (outputs, splits, 1)
-    if team == THREADS:
-        body.append(f"if (threadIdx.x == 0) q0[output] = {r.stored('state')};")
-    return _assemble(r, variant, params, body, grid)
-
-
-def _columns_kernel(r: _Reduction, variant: str) -> KernelSource:
-    """The last dim is kept: each thread takes a few columns and every kDown-th index along the reduced dims."""
-    across, last, width = _ACROSS[variant], len(r.kinds) - 1, r.width()
-    down = THREADS // across
-    columns = across * width
-    outer_kept, reduced = r.kept()[:-1], r.reduced()
-    tiles: Size = product([*(f"d{d}" for d in outer_kept), ("cdiv", f"d{last}", columns)])
-    length = product([f"d{d}" for d in reduced])
-    splits = _splits(tiles, ("cdiv", length, down * _UNROLL))
+        body.append(f"state = {whole_block};")
     params = r.params()
-    _add_scratch(params, ("mul", tiles, columns), splits, r.state_bytes)
+    is_long: Size = ("min", 1, ("div", length, SHORTEST_SPLIT))
+    splits = _splits(outputs, ("mul", is_long, ("cdiv", packs, THREADS * UNROLL)))
+    _add_scratch(params, outputs, splits, r.state_bytes)
+    body += [
+        "if (splits > 1) {",
+        "    Op::State* parts = static_cast<Op::State*>(workspace) + output * splits;",
+        "    if (threadIdx.x == 0) parts[blockIdx.y] = state;",
+        "    if (!is_last_block(counters + output, u32(splits))) return;",
+        "    state = Op::identity();",
+        f"    for (i64 s = threadIdx.x; s < splits; s += {THREADS}) Op::merge(state, load_fresh(parts + s));",
+        f"    state = {whole_block};",
+        "}",
+        f"if (member == 0 && output < outputs) q0[output] = {r.stored('state')};",
+    ]
+    return _assemble(r, "rows", params, body, (("cdiv", outputs, per_block), splits, 1))
+
+
+def _short_rows(r: _Reduction, leader: int | None) -> list[str]:
+    """Statements for rows that some lanes take: a lane has packs of one row in flight, or of several short ones.
+
+    A slot is a pack in flight; `span` neighbouring slots are of one row. Positions along a row have 32 bits.
+    """
+    kept, last, width = r.kept(), len(r.kinds) - 1, r.width()
+    start = r.positions()[leader].replace(f"c{last}[u]", "0") if leader is not None else ""
+    before = f"elements_past_boundary<{width}>(p{leader} + ({start}))" if leader is not None else "0"
+    most = f"length + (aligned ? 0 : {width - 1})" if leader is not None else "length"
+    pack = f"(member + (u & (span - 1)) * chosen) * {width}"
+    return [
+        f"constexpr int kUnroll = {SHORT_UNROLL};",
+        f"const int length = int(d{last}), most = {most};",
+        "const int span = power_of_two(most_packs, kUnroll), span_bits = __ffs(span) - 1, each = kUnroll >> span_bits;",
+        f"const int team_bits = __ffs(chosen) - 1, teams = {THREADS} >> team_bits;",
+        "const int member = threadIdx.x & (chosen - 1);",
+        "const i64 output = i64(blockIdx.x) * teams * each + (threadIdx.x >> team_bits);",
+        *(f"i64 c{d}[kUnroll];" for d in kept),
+        f"int before[kUnroll], c{last}[kUnroll], from[kUnroll], to[kUnroll];",
+        *(_pack_declaration(i, o, width) for i, o in enumerate(r.operands)),
+        "#pragma unroll",
+        "for (int u = 0; u < kUnroll; ++u) {",
+        "    if (u > 0 && each == 1) {",
+        *(f"        c{d}[u] = c{d}[0];" for d in kept),
+        "        before[u] = before[0];",
+        "    } else {",
+        "        // Beyond the last output there is that one again, since whole warps meet in shuffles.",
+        "        i64 kept = min_i64(output + (u >> span_bits) * teams, outputs - 1);",
+        *(f"        c{d}[u] = take_coordinate(kept, d{d});" for d in reversed(kept[1:])),
+        *([f"        c{kept[0]}[u] = kept;"] if kept else []),
+        f"        before[u] = {before};",
+        "    }",
+        "}",
+        "Op::State states[kUnroll];",
+        "#pragma unroll",
+        "for (int u = 0; u < kUnroll; ++u) states[u] = Op::identity();",
+        f"for (int first = 0; first < most; first += span * chosen * {width}) {{",
+        "#pragma unroll",
+        "    for (int u = 0; u < kUnroll; ++u) {",
+        f"        c{last}[u] = first + {pack} - before[u];",
+        f"        from[u] = c{last}[u] < 0 ? -c{last}[u] : 0;",
+        f"        to[u] = length - c{last}[u] < {width} ? length - c{last}[u] : {width};",
+        *("        " + line for line in _row_loads(r, leader)),
+        "    }",
+        "#pragma unroll",
+        "    for (int u = 0; u < kUnroll; ++u) {",
+        *("        " + line for line in r.push_pack("states[u]", f"c{last}[u]", width)),
+        "    }",
+        "}",
+        "merge_slots<Op>(states, span);",
+        "#pragma unroll",
+        "for (int u = 0; u < kUnroll; ++u) {",
+        "    if (u & (span - 1)) continue;",
+        "    const Op::State state = merge_lanes<Op>(states[u], chosen);",
+        "    const i64 q = output + (u >> span_bits) * teams;",
+        f"    if (member == 0 && q < outputs) q0[q] = {r.stored('state')};",
+        "}",
+        "return;",
+    ]
+
+
+def _row_loads(r: _Reduction, leader: int | None) -> list[str]:
+    """Statements that load pack u of each operand, of which from[u] to to[u] are wanted."""
+    width, last = r.width(), len(r.kinds) - 1
+    lines = []
+    for i, (operand, position) in enumerate(zip(r.operands, r.positions(), strict=True)):
+        stride = last_stride(operand.access)
+        if stride == 0:
+            # The pack may start before its row, and this element must not.
+            text = f"load_splat<{width}>(p{i} + ({position}))"
+        elif i == leader:
+            text = f"load_aligned_if<{width}>(from[u] < to[u], p{i} + ({position}))"
+        elif stride == 1:
+            text = f"load_range<{width}>(p{i} + ({position}), from[u], to[u])"
+        else:
+            text = f"load_strided_range<{width}>(p{i} + ({position}), {stride or f't{i}_{last}'}, from[u], to[u])"
+        lines.append(f"a{i}[u] = {text};")
+    return lines
+
+
+def _all_aligned(i: int, operand: Operand, width: int, n_dims: int) -> str:
+    """The C expression of whether operand i is aligned for packs wherever its rows begin."""
+    if isinstance(operand.access, str):
+        strides = [f"d{n_dims - 1}"]
+    else:
+        strides = [str(s) if s is not None else f"t{i}_{d}" for d, s in enumerate(operand.access[:-1]) if s != 0]
+    return f"is_aligned<{width}>(p{i}) && ({' | '.join(strides) or '0'}) % {width} == 0"
+
+
+def _columns_kernel(r: _Reduction) -> KernelSource:
+    """The last dim is kept: each thread takes a few columns and every `down`-th index along the reduced dims."""
+    last, width = len(r.kinds) - 1, r.width()
+    outer_kept, reduced = r.kept()[:-1], r.reduced()
+    # Packs of columns, over all kept dims; `across` of them, next to one another, are a block's.
+    packs = product([*(f"d{d}" for d in outer_kept), ("cdiv", f"d{last}", width)])
+    length = product([f"d{d}" for d in reduced])
+    most_down = _power_of_two(("cdiv", length, UNROLL), THREADS // 32)
+    across: Size = ("min", _power_of_two(packs, THREADS), ("div", THREADS, most_down))
+    tiles: Size = ("cdiv", packs, across)
+    splits = _splits(tiles, ("cdiv", length, ("mul", ("div", THREADS, across), UNROLL)))
+    params = r.params()
+    _add_scratch(params, ("mul", tiles, ("mul", across, width)), splits, r.state_bytes)
 
     load = [
-        "i64 rest = min_i64(first + u * kDown, end - 1);",
-        "to[u] = first + u * kDown < end ? live : 0;",
+        "i64 rest = min_i64(first + u * n_down, end - 1);",
+        "to[u] = first + u * n_down < end ? live : 0;",
         *(f"c{d}[u] = take_coordinate(rest, d{d});" for d in reversed(reduced[1:])),
         *([f"c{reduced[0]}[u] = rest;"] if reduced else []),
     ]
@@ -478,22 +567,24 @@ def _columns_kernel(r: _Reduction, variant: str) -> KernelSource:
         else:
             text = f"load_strided_range<{width}>(p{i} + ({position}), {stride or f't{i}_{last}'}, 0, to[u])"
         load.append(f"a{i}[u] = {text};")
+    outer_count = "".join(f" * d{d}" for d in outer_kept)
     body = [
-        f"constexpr int kAcross = {across}, kDown = {down}, kUnroll = {_UNROLL}, kWidth = {width};",
-        "const int across = threadIdx.x % kAcross, down = threadIdx.x / kAcross;",
-        "i64 tile = blockIdx.x;",
-        f"const i64 column_tile = take_coordinate(tile, ceil_div(d{last}, kAcross * kWidth));",
-        f"const i64 c{last} = (column_tile * kAcross + across) * kWidth;",
-        "const i64 row = tile;  // over the outer kept dims",
-        *decompose("tile", outer_kept),
-        f"const int live = int(max_i64(0, min_i64(kWidth, d{last} - c{last})));",
+        f"constexpr int kUnroll = {UNROLL}, kWidth = {width}, kThreads = {THREADS};",
+        f"const i64 row_packs = ceil_div(d{last}, kWidth), packs = row_packs{outer_count};",
         f"const i64 total = {' * '.join(f'd{d}' for d in reduced) or '1'};",
+        "const int n_across = columns_across<kUnroll, kThreads>(packs, total), n_down = kThreads / n_across;",
+        "const int across = threadIdx.x & (n_across - 1), down = threadIdx.x >> (__ffs(n_across) - 1);",
+        "const i64 pack = i64(blockIdx.x) * n_across + across;",
+        "i64 row = min_i64(pack, packs - 1);  // over the outer kept dims",
+        f"const i64 c{last} = {'take_coordinate(row, row_packs)' if outer_kept else 'row'} * kWidth;",
+        *(["i64 outer = row;", *decompose("outer", outer_kept)] if outer_kept else []),
+        f"const int live = pack < packs ? int(min_i64(kWidth, d{last} - c{last})) : 0;",
         "const i64 splits = gridDim.y, per_split = ceil_div(total, splits);",
         "const i64 begin = min_i64(total, blockIdx.y * per_split), end = min_i64(total, begin + per_split);",
         "Op::State states[kWidth];",
         "#pragma unroll",
         "for (int j = 0; j < kWidth; ++j) states[j] = Op::identity();",
-        "for (i64 first = begin + down; first < end; first += kDown * kUnroll) {",
+        "for (i64 first = begin + down; first < end; first += n_down * kUnroll) {",
         *(f"    i64 c{d}[kUnroll];" for d in reduced),
         "    int to[kUnroll];",
         *("    " + _pack_declaration(i, o, width) for i, o in enumerate(r.operands)),
@@ -510,50 +601,41 @@ def _columns_kernel(r: _Reduction, variant: str) -> KernelSource:
         "        }",
         "    }",
         "}",
-        "__shared__ Op::State memory[kDown][kAcross][kWidth];",
-        "merge_columns<Op>(states, memory, across, down);",
+        "__shared__ Op::State memory[kThreads][kWidth];",
+        "merge_columns<Op>(states, memory, n_across);",
         "if (splits > 1) {",
-        "    Op::State* parts = static_cast<Op::State*>(workspace) +",
-        "                       (blockIdx.x * splits * kAcross + across) * kWidth;",
+        "    const i64 step = i64(n_across) * kWidth;",
+        "    Op::State* parts = static_cast<Op::State*>(workspace) + blockIdx.x * splits * step + across * kWidth;",
         "    if (down == 0) {",
         "#pragma unroll",
-        "        for (int j = 0; j < kWidth; ++j) parts[i64(blockIdx.y) * kAcross * kWidth + j] = states[j];",
+        "        for (int j = 0; j < kWidth; ++j) parts[blockIdx.y * step + j] = states[j];",
         "    }",
         "    if (!is_last_block(counters + blockIdx.x, u32(splits))) return;",
         "#pragma unroll",
         "    for (int j = 0; j < kWidth; ++j) states[j] = Op::identity();",
-        "#pragma unroll 4",
-        "    for (i64 s = down; s < splits; s += kDown) {",
-        "#pragma unroll",
-        "        for (int j = 0; j < kWidth; ++j) {",
-        "            Op::merge(states[j], load_fresh(parts + s * kAcross * kWidth + j));",
-        "        }",
-        "    }",
-        "    merge_columns<Op>(states, memory, across, down);",
+        "    merge_parts<Op>(states, parts, down, splits, n_down, step);",
+        "    merge_columns<Op>(states, memory, n_across);",
         "}",
         "if (down != 0) return;",
         "#pragma unroll",
         "for (int j = 0; j < kWidth; ++j) {",
-        f"    if (j < live) q0[row * d{last} + c{last} + j] = {r.stored('states[j]')};",
+        f"    if (j < live) q0[{f'row * d{last} + ' if outer_kept else ''}c{last} + j] = {r.stored('states[j]')};",
         "}",
     ]
-    return _assemble(r, variant, params, body, (tiles, splits, 1))
+    return _assemble(r, "columns", params, body, (tiles, splits, 1))
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:
-    """Each op in each variant for one dtype of each sort (`full`: all dtypes), and prologues over several dims."""
-    variants: tuple[Variant, ...] = ("thread", "team", "warp", "block", "split", "column", "narrow_column")
+    """Each op along rows and columns for a dtype of each sort (`full`: all dtypes), and prologues over several dims."""
     for k, op in enumerate(OPS):
         dtypes = [d for d in DTYPES if op != "logsumexp" or d in INEXACT]
-        for m, variant in enumerate(variants):
-            kinds = "rk" if "column" in variant else "kr"
+        for m, kinds in enumerate(("kr", "r", "rkr", "rk", "krk")):
             for dtype in dtypes if full else [dtypes[(5 * k + 3 * m) % len(dtypes)]]:
-                yield generate(op, [("load", 0)], kinds, [Operand(dtype)], 0, result_dtype(op, dtype), variant=variant)
+                yield generate(op, [("load", 0)], kinds, [Operand(dtype)], 0, result_dtype(op, dtype))
     h, f = "bfloat16", "float32"
     square = [("load", 0), ("op", "astype", (), (0,), (h,), f), ("op", "square", (), (1,), (f,), f)]
     for kinds, access in (("rkr", (None, None, 1)), ("krk", (None, None, 1)), ("rk", (1, None)), ("k", (None,))):
-        for variant in ("block", "split") if kinds[-1] == "r" else ("thread", "column"):
-            yield generate("sum", square, kinds, [Operand(h, access)], 2, f, variant=variant)
+        yield generate("sum", square, kinds, [Operand(h, access)], 2, f)
 
 
 def result_dtype(op: str, dtype: str) -> str:

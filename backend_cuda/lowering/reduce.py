@@ -38,9 +38,8 @@ def _generated(
     operands: tuple[KernelOperand, ...],
     register: int,
     out_dtype: str,
-    variant: kernels.Variant,
 ) -> KernelSource:
-    return kernels.generate(op, program, kinds, operands, register, out_dtype, variant=variant)
+    return kernels.generate(op, program, kinds, operands, register, out_dtype)
 
 
 # ---- elementwise groups in front
@@ -138,8 +137,7 @@ def emit_reduction(b: Builder, i: int, writer: ProgramWriter, register: int, out
     if any(d.const == 0 for d in dims):
         accesses = [tuple(None for _ in dims) for _ in accesses]
     operands = tuple(KernelOperand(v.dtype, a) for v, a in zip(writer.operands, accesses, strict=True))
-    variant = kernels.choose_variant(kinds, [b.table.value(d) for d in dims])
-    kernel = _generated(op, tuple(writer.program), kinds, operands, register, out.dtype, variant)
+    kernel = _generated(op, tuple(writer.program), kinds, operands, register, out.dtype)
     b.kernel(
         kernel,
         dims,
