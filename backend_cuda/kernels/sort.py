@@ -6,11 +6,11 @@ The two zeros are equal. What is written are the elements themselves, so signs a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from .codegen import Params, define
 from .kernel import KernelSource, Launch, Size
 from .ops import DTYPES, ITEMSIZE, storage
+from .pipeline import Pipeline, Stage
 
 # Threads and elements of a thread by how many elements are sorted in registers: by lanes for a row, or by a block.
 LANES = {8: (2, 4), 16: (4, 4), 32: (8, 4), 64: (8, 8), 128: (16, 8), 256: (32, 8)}
@@ -23,34 +23,6 @@ REGISTERS_FOR = 768  # threads of a multiprocessor, where a thread has a tile's 
 SUM_THREADS = 1024
 SUM_COLUMNS = 8  # digits whose counts a block sums
 FEW_TILES = 32  # of which a thread sums all counts of a digit
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A kernel of a pipeline: its ("ptr", i) is `operands[i]`, its ("out", j) is `outputs[j]`, its ("int", 0) `number`.
-
-    Each is ("operand", 0), ("output", 0) or ("temporary", t), t counting `Pipeline.temporaries`, and is contiguous.
-    `updates` are the outputs that it also reads.
-    """
-
-    kernel: KernelSource
-    operands: tuple[tuple[str, int], ...]
-    outputs: tuple[tuple[str, int], ...]
-    updates: tuple[tuple[str, int], ...] = ()
-    number: int = 0
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Kernels to run one after the other, over equal loop dims; and the scratch memory they share.
-
-    Attributes:
-        stages: in order; each reads what the ones before it wrote.
-        temporaries: bytes of each (a Size of the loop dims), contents unspecified, 16-byte aligned.
-    """
-
-    stages: tuple[Stage, ...]
-    temporaries: tuple[Size, ...]
 
 
 def choose_capacity(rows: int, n: int, dtype: str) -> int | None:

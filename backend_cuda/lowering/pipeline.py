@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..kernels.sort import Pipeline
+from ..kernels.pipeline import Pipeline
 from .builder import Builder, Operand
 from .sym import Sym
 
