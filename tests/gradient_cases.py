@@ -160,7 +160,8 @@ CASES |= {
     },
     # sorting
     "sort": Case(lambda m, a: m.sort(a, axis=0), [(4, 3)], distinct=True, primitive="sort"),
-    "topk": Case(lambda m, a: m.sort(m.topk(a, 2, axis=-1), axis=-1), [(2, 5)], distinct=True),
+    "topk": Case(lambda m, a: m.sort(m.topk(a, 2, axis=-1), axis=-1), [(2, 5)], distinct=True, primitive="topk"),
+    "topk, first axis": Case(lambda m, a: m.sort(m.topk(a, 3, axis=0), axis=0), [(5, 2)], distinct=True),
     # products
     "matmul": Case(lambda m, a, b: a @ b, [(2, 3), (3, 4)], primitive="matmul"),
     "matmul, batches": Case(lambda m, a, b: a @ b, [(2, 1, 2, 3), (3, 3, 2)]),

@@ -83,6 +83,33 @@ def test_topk():
                 np.testing.assert_array_equal(ours, expected, err_msg=str((dtype, axis, k)))
 
 
+def test_topk_of_long_rows():
+    for dtype in REAL:
+        for shape, k in [((3, 300), 7), ((2, 9000), 100), ((20_000,), 3)]:
+            a = samples(dtype, shape, domain="small")
+            found = np.sort(to_numpy(mx.topk(to_module(mx, a), k)).astype(np.float64), axis=-1)
+            expected = np.sort(a.astype(np.float64), axis=-1)[..., shape[-1] - k :]
+            np.testing.assert_array_equal(found, expected, err_msg=str((dtype, shape, k)))
+
+
+def test_topk_takes_nan_for_the_greatest():
+    a = np.array([[3, np.nan, -np.inf, 1], [np.nan, np.inf, np.nan, 0]], np.float32)
+    found = to_numpy(mx.topk(to_module(mx, a), 2))
+    np.testing.assert_array_equal(np.sort(found, axis=-1), [[3, np.nan], [np.nan, np.nan]])
+
+
+@pytest.mark.mlxlite_only
+def test_topk_keeps_the_order_and_of_equals_the_last():
+    a = mx.array([[2, 7, 1, 7, 2, 2], [5, 5, 5, 5, 5, 5]])
+    np.testing.assert_array_equal(to_numpy(mx.topk(a, 3)), [[7, 7, 2], [5, 5, 5]])
+
+    gradient = mx.grad(lambda a: (mx.topk(a, 3) * mx.array([1.0, 2.0, 3.0])).sum())
+    expected = np.array([[0, 1, 0, 2, 0, 3], [0, 0, 0, 1, 2, 3]])
+    np.testing.assert_array_equal(to_numpy(gradient(a.astype(mx.float32))), expected)
+    np.testing.assert_array_equal(to_numpy(mx.vmap(gradient)(a.astype(mx.float32))), expected)
+    np.testing.assert_array_equal(to_numpy(mx.vmap(gradient, 1, 1)(a.T.astype(mx.float32))), expected.T)
+
+
 @pytest.mark.parametrize("name", ["sort", "argsort"])
 def test_axis_out_of_range(name):
     for axis in (2, -3):

@@ -1,345 +1,177 @@
-// Stable sorting by unsigned keys whose order is the elements': bitonic within shared memory, else by 8-bit digits.
+// Stable sorting of short rows by lanes of a warp, several elements a lane: bitonic, in registers. Longer ones:
+// radix.cuh.
 #pragma once
-#include "reduce.cuh"
+#include "radix.cuh"
 
-template <int Bytes>
-struct KeyOf;
-template <>
-struct KeyOf<1> {
-    using type = u8;
-};
-template <>
-struct KeyOf<2> {
-    using type = u16;
-};
-template <>
-struct KeyOf<4> {
-    using type = u32;
-};
-template <>
-struct KeyOf<8> {
-    using type = u64;
-};
-template <class T>
-using SortKey = typename KeyOf<sizeof(T)>::type;
+// ---- what a network compares: no two are equal, or equal ones are the same
 
-// NaN is after all numbers, whatever its bits; the two zeros are equal.
-template <class K, int kMantissaBits>
-DEVICE K float_key(K bits) {
-    constexpr K kSign = K(K(1) << (sizeof(K) * 8 - 1)), kInfinity = K(K(kSign - 1) >> kMantissaBits << kMantissaBits);
-    const K magnitude = bits & K(kSign - 1);
-    if (magnitude > kInfinity) return K(~K(0));
-    if (magnitude == 0) return kSign;
-    return bits & kSign ? K(~bits) : K(bits | kSign);
-}
-template <class T>
-DEVICE SortKey<T> sort_key(T x) {
-    using K = SortKey<T>;
-    if constexpr (is_same<T, boolean>) {
-        return x.bits != 0;
-    } else if constexpr (is_same<T, f16>) {
-        return float_key<u16, 10>(x.bits);
-    } else if constexpr (is_same<T, bf16>) {
-        return float_key<u16, 7>(x.bits);
-    } else if constexpr (is_same<T, f32>) {
-        return float_key<u32, 23>(bits_as<u32>(x));
-    } else if constexpr (is_same<T, f64>) {
-        return float_key<u64, 52>(bits_as<u64>(x));
-    } else if constexpr (is_signed_integer<T>) {
-        return K(K(x) ^ K(K(1) << (sizeof(T) * 8 - 1)));
-    } else {
-        return x;
-    }
-}
-
-// ---- a row within shared memory
-
-// Keys with their places in the row, which make every element different and so the order stable.
-template <class K>
-struct Element {
-    K key;
+struct KeyAndIndex {
+    u64 key;
     u32 index;
-    DEVICE bool operator>(const Element& other) const {
+    DEVICE bool operator>(const KeyAndIndex& other) const {
         return key > other.key || (key == other.key && index > other.index);
     }
 };
-// One comparison of 64 bits for narrow keys.
-struct NarrowElement {
-    u64 both;
-    DEVICE bool operator>(const NarrowElement& other) const { return both > other.both; }
-};
-template <bool kFirst, class First, class Second>
-struct Choose {
-    using type = First;
-};
-template <class First, class Second>
-struct Choose<false, First, Second> {
-    using type = Second;
-};
-template <class T>
-struct Elements {
-    static constexpr bool kNarrow = sizeof(T) <= 4;
-    using K = SortKey<T>;
-    using type = typename Choose<kNarrow, NarrowElement, Element<K>>::type;
-    static DEVICE type make(K key, u32 index) {
-        if constexpr (kNarrow) {
-            return {u64(key) << 32 | index};
-        } else {
-            return {key, index};
-        }
-    }
-    static DEVICE u32 index(const type& x) {
-        if constexpr (kNarrow) {
-            return u32(x.both);
-        } else {
-            return x.index;
-        }
-    }
-};
-
-// What is written at a place of the sorted row: the element that belongs there, or its index.
-template <bool kIndices, class T>
-DEVICE auto sorted_element(const T* row, u32 index) {
-    if constexpr (kIndices) {
-        return index;
+template <class E>
+DEVICE E with_index(u64 key, u32 index) {
+    if constexpr (is_same<E, u32>) {
+        return u32(key) << 16 | index;
+    } else if constexpr (is_same<E, u64>) {
+        return key << 32 | index;
     } else {
-        return row[index];
+        return {key, index};
     }
 }
+DEVICE u32 index_of(u32 x) { return x & 0xffff; }
+DEVICE u32 index_of(u64 x) { return u32(x); }
+DEVICE u32 index_of(const KeyAndIndex& x) { return x.index; }
 
-// Sorts n elements in `memory`, which has room for the power of two they go into. Bitonic: places beyond n hold what is
-// after every element.
-template <bool kIndices, int kThreads, class T, class O>
-DEVICE void sort_in_block(const T* row, O* out, int n, typename Elements<T>::type* memory) {
-    using E = Elements<T>;
-    int size = 1;
-    while (size < n) size *= 2;
-    for (int i = threadIdx.x; i < size; i += kThreads) {
-        memory[i] = E::make(i < n ? sort_key(row[i]) : SortKey<T>(~SortKey<T>(0)), u32(i));
-    }
-    for (int run = 2; run <= size; run *= 2) {
+template <int Bytes>
+struct Indexed;
+template <>
+struct Indexed<1> {
+    using type = u32;
+};
+template <>
+struct Indexed<2> {
+    using type = u32;
+};
+template <>
+struct Indexed<4> {
+    using type = u64;
+};
+template <>
+struct Indexed<8> {
+    using type = KeyAndIndex;
+};
+
+// ---- the network: element j of lane l is number l * kItems + j. Every step leaves the lesser of two at the lower
+// number.
+
+template <class E>
+DEVICE void order(E& low, E& high) {
+    const E a = low, b = high;
+    const bool swap = a > b;
+    low = swap ? b : a;
+    high = swap ? a : b;
+}
+template <int kLanes, int kItems, class E>
+DEVICE void sort_in_lanes(E (&x)[kItems]) {
+    const int lane = threadIdx.x % kLanes;
+#pragma unroll
+    for (int run = 2; run <= kLanes * kItems; run *= 2) {
+#pragma unroll
         for (int distance = run / 2; distance > 0; distance /= 2) {
-            __syncthreads();
-            for (int pair = threadIdx.x; pair < size / 2; pair += kThreads) {
-                const int low = pair % distance, first = (pair - low) * 2 + low, second = first + distance;
-                const typename E::type a = memory[first], b = memory[second];
-                const bool descending = (first & run) != 0;
-                if ((a > b) != descending) memory[first] = b, memory[second] = a;
+            // The first step of a run meets its upper half, which is in order, from the end.
+            const bool mirrored = distance == run / 2;
+            if (distance < kItems) {
+                const int with = mirrored ? run - 1 : distance;
+#pragma unroll
+                for (int j = 0; j < kItems; ++j) {
+                    if ((j & distance) == 0) order(x[j], x[j ^ with]);
+                }
+            } else {
+                const int lanes = distance / kItems, with = mirrored ? 2 * lanes - 1 : lanes;
+                const bool keeps_lesser = (lane & lanes) == 0;
+                E other[kItems];
+#pragma unroll
+                for (int j = 0; j < kItems; ++j) other[j] = shuffle_xor(x[mirrored ? kItems - 1 - j : j], with);
+#pragma unroll
+                for (int j = 0; j < kItems; ++j) x[j] = (x[j] > other[j]) == keeps_lesser ? other[j] : x[j];
             }
         }
     }
-    __syncthreads();
-    for (int i = threadIdx.x; i < n; i += kThreads) out[i] = sorted_element<kIndices>(row, E::index(memory[i]));
 }
 
-// ---- radix sort: passes from the least significant digit, each of them stable
+// ---- elements from their keys, where a row has zeros of one sign and NaN of one kind at most
 
-constexpr int kDigits = 256;
-constexpr int kTile = 4096;       // elements that one of many blocks takes
-constexpr int kShortTile = 2048;  // that a block takes at a time which goes over a whole row
+template <class T>
+constexpr bool has_equals = is_same<T, f16> || is_same<T, bf16> || is_float<T>;
 
-// Shared by a block of kDigits threads.
-struct RadixMemory {
-    u32 counts[kDigits / 32][kDigits];  // of each warp
-    u32 bases[kDigits];
-    u32 sums[kDigits / 32];
-};
-
+// Of the elements whose keys do not tell them: the bits that some and that all of them have.
 template <class K>
-DEVICE u32 digit_of(K key, int pass) {
-    return u32(key >> (pass * 8)) & 255;
-}
-
-// The lanes of the warp that have the same digit, of those that take part.
-DEVICE u32 lanes_with(u32 digit, bool takes_part) {
-    u32 lanes = __ballot_sync(0xffffffffu, takes_part);
-#pragma unroll
-    for (int bit = 0; bit < 8; ++bit) {
-        const bool set = digit >> bit & 1;
-        const u32 with = __ballot_sync(0xffffffffu, set);
-        lanes &= set ? with : ~with;
+struct Equals {
+    K some_zero = 0, every_zero = K(~K(0)), some_nan = 0, every_nan = K(~K(0));
+    static constexpr K kZero = K(K(1) << (sizeof(K) * 8 - 1)), kNan = K(~K(0));
+    DEVICE void add(K key, K bits) {
+        if (key == kZero) some_zero |= bits, every_zero &= bits;
+        if (key == kNan) some_nan |= bits, every_nan &= bits;
     }
-    return lanes;
-}
-
-// Where a pass reads: the row itself, or what the pass before wrote.
-template <class T, bool kFirst>
-struct Source {
-    const T* row;
-    const SortKey<T>* keys;
-    const u32* indices;
-    DEVICE SortKey<T> key(i64 i) const {
-        if constexpr (kFirst) {
-            return sort_key(row[i]);
-        } else {
-            return keys[i];
-        }
-    }
-    DEVICE u32 index(i64 i) const {
-        if constexpr (kFirst) {
-            return u32(i);
-        } else {
-            return indices[i];
-        }
+    DEVICE bool any() const { return every_zero != kNan || some_nan != 0; }
+    DEVICE bool differ() const {
+        return (every_zero != kNan && some_zero != every_zero) || (some_nan != 0 && some_nan != every_nan);
     }
 };
-
-// Counts the digits of elements [begin, end) into `counts`, of a block's shared memory.
-template <int kThreads, class S>
-DEVICE void count_digits(u32* counts, const S& source, i64 begin, i64 end, int pass) {
-    for (int d = threadIdx.x; d < kDigits; d += kThreads) counts[d] = 0;
-    __syncthreads();
-    for (i64 i = begin + threadIdx.x; i < end; i += kThreads) atomicAdd(&counts[digit_of(source.key(i), pass)], 1u);
-    __syncthreads();
-}
-
-// A tile of at most kSize elements from `begin`: each warp takes consecutive ones, 32 at a time, and put(i, key, place)
-// is called for each with where it belongs: bases[digit] and on. The bases are then those of the next tile.
-template <int kSize, class S, class Put>
-DEVICE void place_tile(RadixMemory& memory, const S& source, i64 begin, i64 end, int pass, Put put) {
-    constexpr int kWarps = kDigits / 32, kItems = kSize / kDigits;
-    auto& counts = memory.counts;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+template <int kLanes, class K>
+DEVICE void merge_lanes(Equals<K>& x) {
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) counts[w][threadIdx.x] = 0;
-    __syncthreads();
-    decltype(source.key(0)) keys[kItems];
-    u16 ranks[kItems];  // among the equal digits of this warp
-    const i64 start = begin + warp * 32 * kItems + lane;
-#pragma unroll
-    for (int k = 0; k < kItems; ++k) keys[k] = start + k * 32 < end ? source.key(start + k * 32) : 0;
-#pragma unroll
-    for (int k = 0; k < kItems; ++k) {
-        const bool takes_part = start + k * 32 < end;
-        const u32 digit = digit_of(keys[k], pass), lanes = lanes_with(digit, takes_part);
-        const u32 before = __popc(lanes & ((1u << lane) - 1));
-        const u32 earlier = counts[warp][digit];
-        __syncwarp();
-        if (takes_part && before == 0) counts[warp][digit] = earlier + __popc(lanes);
-        __syncwarp();
-        ranks[k] = u16(earlier + before);
-    }
-    __syncthreads();
-    u32 base = memory.bases[threadIdx.x];
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-        const u32 count = counts[w][threadIdx.x];
-        counts[w][threadIdx.x] = base;
-        base += count;
-    }
-    memory.bases[threadIdx.x] = base;
-    __syncthreads();
-#pragma unroll
-    for (int k = 0; k < kItems; ++k) {
-        const i64 i = start + k * 32;
-        if (i < end) put(i, keys[k], counts[warp][digit_of(keys[k], pass)] + ranks[k]);
-    }
-    __syncthreads();
-}
-
-// Exclusive sums of `values`, whose total is returned: each of the kThreads threads has one. A u32 of `memory` a warp.
-template <int kThreads>
-DEVICE u32 exclusive_sum(u32& value, u32* memory) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    u32 inclusive = value;
-#pragma unroll
-    for (int distance = 1; distance < 32; distance *= 2) {
-        const u32 before = shuffle_up(inclusive, distance);
-        if (lane >= distance) inclusive += before;
-    }
-    if (lane == 31) memory[warp] = inclusive;
-    __syncthreads();
-    u32 total = 0, warps_before = 0;
-#pragma unroll
-    for (int w = 0; w < kThreads / 32; ++w) {
-        if (w == warp) warps_before = total;
-        total += memory[w];
-    }
-    __syncthreads();
-    value = warps_before + inclusive - value;
-    return total;
-}
-
-// One pass over a whole row by one block: for rows that one block sorts though shared memory has no room for them.
-template <bool kFirst, bool kLast, bool kIndices, class T, class O>
-DEVICE void radix_pass(RadixMemory& memory, const T* row, O* out, const SortKey<T>* keys, const u32* indices,
-                       SortKey<T>* next_keys, u32* next_indices, i64 n, int pass) {
-    const Source<T, kFirst> source{row, keys, indices};
-    count_digits<kDigits>(memory.bases, source, 0, n, pass);
-    u32 base = memory.bases[threadIdx.x];
-    exclusive_sum<kDigits>(base, memory.sums);
-    memory.bases[threadIdx.x] = base;
-    __syncthreads();
-#pragma unroll 1
-    for (i64 begin = 0; begin < n; begin += kShortTile) {
-        place_tile<kShortTile>(memory, source, begin, min_i64(n, begin + kShortTile), pass,
-                               [&](i64 i, SortKey<T> key, u32 to) {
-                                   if constexpr (kLast) {
-                                       out[to] = sorted_element<kIndices>(row, source.index(i));
-                                   } else {
-                                       next_keys[to] = key;
-                                       next_indices[to] = source.index(i);
-                                   }
-                               });
+    for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) {
+        x.some_zero |= shuffle_xor(x.some_zero, lanes);
+        x.every_zero &= shuffle_xor(x.every_zero, lanes);
+        x.some_nan |= shuffle_xor(x.some_nan, lanes);
+        x.every_nan &= shuffle_xor(x.every_nan, lanes);
     }
 }
-// All passes. `keys` and `indices` have room for two rows of n each, unless T is one byte.
-template <bool kIndices, class T, class O>
-DEVICE void radix_sort_row(RadixMemory& memory, const T* row, O* out, SortKey<T>* keys, u32* indices, i64 n) {
-    constexpr int kPasses = sizeof(T);
-    if constexpr (kPasses == 1) {
-        radix_pass<true, true, kIndices>(memory, row, out, keys, indices, keys, indices, n, 0);
+template <class T, class K>
+DEVICE T element_of(K key, const Equals<K>& equals) {
+    if constexpr (has_equals<T>) {
+        constexpr K kSign = Equals<K>::kZero;
+        if (key == kSign) return bits_as<T>(equals.some_zero);
+        if (key == Equals<K>::kNan) return bits_as<T>(equals.some_nan);
+        return bits_as<T>(K(key & kSign ? key ^ kSign : ~key));
+    } else if constexpr (is_signed_integer<T>) {
+        return T(key ^ K(K(1) << (sizeof(T) * 8 - 1)));
     } else {
-        radix_pass<true, false, kIndices>(memory, row, out, keys, indices, keys, indices, n, 0);
-        i64 from = 0;
-#pragma unroll 1
-        for (int pass = 1; pass + 1 < kPasses; ++pass, from = n - from) {
-            radix_pass<false, false, kIndices>(memory, row, out, keys + from, indices + from, keys + (n - from),
-                                               indices + (n - from), n, pass);
-        }
-        radix_pass<false, true, kIndices>(memory, row, out, keys + from, indices + from, keys, indices, n, kPasses - 1);
+        return key;
     }
 }
 
-// ---- radix sort by many blocks: three kernels a pass
-
-// Counts the digits of one tile of a row: histogram[digit * tiles + tile].
-template <class S>
-DEVICE void histogram_tile(u32* histogram, const S& source, i64 tile, i64 tiles, i64 n, int pass) {
-    __shared__ u32 counts[kDigits];
-    count_digits<kDigits>(counts, source, tile * kTile, min_i64(n, (tile + 1) * kTile), pass);
-    histogram[threadIdx.x * tiles + tile] = counts[threadIdx.x];
-}
-// Makes a row's histogram, of which there are `total` numbers, exclusive sums: where each tile's digits begin.
-template <int kThreads>
-DEVICE void sum_histogram(u32* histogram, i64 total) {
-    constexpr int N = 8;
-    __shared__ u32 sums[kThreads / 32];
-    u32 carry = 0;
-    Pack<u32, N> next = load_pack<N>(histogram + threadIdx.x * N, total - threadIdx.x * N);
-    for (i64 first = 0; first < total; first += kThreads * N) {
-        const i64 at = first + threadIdx.x * N, after = at + kThreads * N;
-        Pack<u32, N> x = next;
-        next = load_pack<N>(histogram + after, total - after);
-        u32 before = 0;
+// A row of n elements by kLanes lanes that have room for them; all lanes of a warp take part, some perhaps with no row,
+// n = 0.
+template <bool kIndices, int kLanes, int kItems, class T, class O>
+DEVICE void sort_row_in_lanes(const T* row, O* out, int n) {
+    using K = SortKey<T>;
+    const int first = threadIdx.x % kLanes * kItems;
+    const Pack<T, kItems> own = load_pack<kItems>(row + first, n - first);
+    Pack<O, kItems> sorted;
+    K keys[kItems];
 #pragma unroll
-        for (int i = 0; i < N; ++i) before += x.v[i];
-        const u32 all = exclusive_sum<kThreads>(before, sums);
-        before += carry;
-        carry += all;
+    for (int j = 0; j < kItems; ++j) keys[j] = first + j < n ? sort_key(own.v[j]) : K(~K(0));
+    bool by_index = kIndices || sizeof(T) < 4;  // where an index takes no room, or is what is wanted
+    if constexpr (!kIndices && sizeof(T) >= 4) {
+        Equals<K> equals;
+        if constexpr (has_equals<T>) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) {
-            const u32 count = x.v[i];
-            x.v[i] = before;
-            before += count;
+            for (int j = 0; j < kItems; ++j) {
+                if (first + j < n) equals.add(keys[j], bits_as<K>(own.v[j]));
+            }
+            if (__any_sync(0xffffffffu, equals.any())) {
+                merge_lanes<kLanes>(equals);
+                by_index = __any_sync(0xffffffffu, equals.differ());
+            }
         }
-        store_pack<N>(histogram + at, x, total - at);
+        if (!by_index) {
+            sort_in_lanes<kLanes>(keys);
+#pragma unroll
+            for (int j = 0; j < kItems; ++j) sorted.v[j] = element_of<T>(keys[j], equals);
+        }
     }
-}
-// Puts one tile's elements where the summed histogram says.
-template <class S, class Put>
-DEVICE void scatter_tile(const u32* histogram, const S& source, i64 tile, i64 tiles, i64 n, int pass, Put put) {
-    __shared__ RadixMemory memory;
-    memory.bases[threadIdx.x] = histogram[threadIdx.x * tiles + tile];
-    place_tile<kTile>(memory, source, tile * kTile, min_i64(n, (tile + 1) * kTile), pass, put);
+    if constexpr (kIndices || sizeof(T) < 4 || has_equals<T>) {
+        if (by_index) {
+            using E = typename Indexed<sizeof(T)>::type;
+            E x[kItems];
+#pragma unroll
+            for (int j = 0; j < kItems; ++j) x[j] = with_index<E>(keys[j], u32(first + j));
+            sort_in_lanes<kLanes>(x);
+#pragma unroll
+            for (int j = 0; j < kItems; ++j) {
+                if constexpr (kIndices) {
+                    sorted.v[j] = index_of(x[j]);
+                } else {
+                    sorted.v[j] = first + j < n ? row[index_of(x[j])] : T{};
+                }
+            }
+        }
+    }
+    store_pack<kItems>(out + first, sorted, n - first);
 }

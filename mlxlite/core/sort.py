@@ -10,6 +10,9 @@ from ._registry import alias, array, general, normalize_axis, require_array
 
 _sort = general("sort", "sort")
 _argsort = general("argsort", "sort")
+# Of equal elements the last; in the order in which they are in the array, so that both give the same ones.
+_topk = general("topk", "sort")
+_argtopk = general("argtopk", "sort")
 
 
 def _along(a: array, axis: int | None, name: str, stream: Any) -> tuple[array, int]:
@@ -73,4 +76,11 @@ def topk(a: array, /, k: int, axis: int | None = -1, *, stream: Any = None) -> a
         raise ValueError(f"[topk] Received invalid k={k} along axis {axis} for array with shape: {a.shape}")
     if k == n:
         return alias(flat)
-    return shapes.slice_along(sort(flat, d, stream=stream), d, n - k, n, stream=stream)
+    shape = (*flat.shape[:d], k, *flat.shape[d + 1 :])
+    return _topk.record((flat,), shape, flat.dtype, static=(d,), stream=stream)
+
+
+def argtopk(a: array, k: int, axis: int) -> array:
+    """The uint32 indices of the elements that `topk` gives, for its derivative; 0 <= axis, k less than the axis."""
+    shape = (*a.shape[:axis], k, *a.shape[axis + 1 :])
+    return _argtopk.record((a,), shape, _graph.uint32, static=(axis,))
