@@ -256,7 +256,7 @@ def test_the_table_has_a_line_for_each_node(cpu: None) -> None:
     text = some_work().table()
     assert re.match(r"3 evaluations in [\d.]+ [mu]?s\nhost      walk [\d.]+ [num]s \(\d+%\), ", text)
     assert re.search(r"^cpu       hits \d", text, re.M)
-    assert re.search(r"^softmax float32 \(32, 8\) +cpu +3 +[\d.]+ us +[\d.]+ us +[\d.]+ [nu]s +\d+%$", text, re.M)
+    assert re.search(r"^softmax float32 \(32, 8\) +cpu +3 +[\d.]+ [mu]s +[\d.]+ [mu]s +[\d.]+ [nu]s +\d+%$", text, re.M)
     assert re.search(r"^matmul float32 \(32, 8\) +cpu +3 +[\d.]+ [mu]s +[\d.]+ [mu]s +- +-$", text, re.M)
 
 

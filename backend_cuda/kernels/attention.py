@@ -21,6 +21,7 @@ DECODE_DTYPES = ("bfloat16", "float16", "float32")
 ROWS_DTYPES = (*DECODE_DTYPES, "float64")
 MAX_HEAD_DIM = 512
 _STATIC_SHARED = 47 << 10  # 48 KiB can be had without asking; some is needed beside the arrays here
+_WORTH_A_CLUSTER = 1024  # keys of a block, for another cluster to be worth what meeting in memory takes
 _MOST_SHARED = 160 << 10  # of a block, where it is asked for: compute capability 8.0 has 163 KiB
 _MMA_KEYS = 16
 _ROW_REGISTERS = 72  # floats of queries, and as many of sums, that a thread holds
@@ -183,7 +184,7 @@ def generate_decode(
     lanes, _, _ = _lanes(dtype, head_dim, value_dim)
     step = _MMA_KEYS if variant.tensor_cores else variant.threads // lanes * variant.keys
     # Splits that are not of one cluster meet in memory, which takes as long as hundreds of keys do.
-    worth = max(64, step) if variant.cluster == 1 else max(1024, step) * variant.cluster
+    worth = max(64, step) if variant.cluster == 1 else max(_WORTH_A_CLUSTER, step) * variant.cluster
     room: Size = ("div", variant.blocks, ("mul", tiles, variant.cluster))
     clusters: Size = ("max", 1, ("min", room, ("cdiv", "d3", worth)))
     splits: Size = ("mul", variant.cluster, clusters)
