@@ -113,3 +113,50 @@ def test_what_makes_no_sense_is_refused():
         generate([("iota", 0, ("int", 0), ("int", 1), "float32")], [], [], [], 1, variant)
     with pytest.raises(TypeError, match="no row program for int32"):
         generate([("load", 0), ("value", 0, "int32")], [Reduction("sum", 0)], [Operand("int32", (1,))], [], 1, variant)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "shape"),
+    [
+        (("bfloat16", "bfloat16"), (5, 1000)),
+        (("bfloat16", "float32"), (3, 72)),
+        (("float32", "float32"), (4, 300)),
+        (("float32", "float16"), (2, 2, 256)),
+        (("float64", "float64"), (3, 34)),
+        (("float16", "float16"), (4, 1001)),  # not of whole packs
+    ],
+)
+@pytest.mark.parametrize("misalign", [0, 1])
+def test_rows_of_packs(dtypes, shape, misalign):
+    """x * w - the row's sum, in two dtypes; and operands that are rows, one row for all, and one element a row."""
+    rng = np.random.default_rng(3)
+    first, second = dtypes
+    x = rng.normal(size=shape).astype(numpy_dtype(first))
+    w, b = rng.normal(size=shape[-1:]).astype(numpy_dtype(second)), rng.normal(size=(*shape[:-1], 1)).astype(x.dtype)
+    wide = "float64" if "float64" in dtypes else "float32"
+    program = [
+        ("load", 0),
+        ("op", "astype", (), (0,), (first,), wide),
+        ("load", 1),
+        ("op", "astype", (), (2,), (second,), wide),
+        ("op", "multiply", (), (1, 3), (wide, wide), wide),
+        ("value", 0, wide),
+        ("op", "subtract", (), (4, 5), (wide, wide), wide),
+        ("load", 2),
+        ("op", "astype", (), (7,), (first,), wide),
+        ("op", "add", (), (6, 8), (wide, wide), wide),
+        ("op", "astype", (), (9,), (wide,), second),
+    ]
+    n = len(shape)
+    rows = (None,) * (n - 1)
+    operands = [Operand(first, (*rows, 1)), Operand(second, (*(0,) * (n - 1), 1)), Operand(first, (*rows, 0))]
+    outputs = [Output(9, wide, (*rows, 1)), Output(10, second, (*rows, 1))]
+    kernel = generate(program, [Reduction("sum", 4)], operands, outputs, n, choose_variant(shape[-1]))
+    arrays = [x, np.broadcast_to(w, shape), np.broadcast_to(b, shape)]
+    kinds = [(shape, numpy_dtype(wide)), (shape, numpy_dtype(second))]
+    found = emulator.run(kernel, shape, arrays, kinds, misalign=misalign)
+    product = x.astype(np.float64) * w.astype(np.float64)
+    expected = product - product.sum(-1, keepdims=True) + b.astype(np.float64)
+    for a, dtype in zip(found, (wide, second), strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(a.astype(np.float64), expected, rtol=0, atol=8 * TOLERANCE[dtype] * scale)

@@ -3,7 +3,8 @@
 A program as in `codegen`, over rows of the last loop dim. An instruction `("value", k, dtype)` is the result of
 reduction k, which stands before it; what follows from such values and from operands that are one element a row is
 computed once a row (by every thread). A team of threads holds a row in registers, and meets for each reduction; a row
-that is too long is gone over again for each reduction, and once to write.
+that is too long is gone over again for each reduction, and once to write. Where rows are of whole packs of 16 bytes and
+begin on their boundaries, packs are loaded and stored.
 """
 
 from __future__ import annotations
@@ -157,6 +158,11 @@ class _Generator:
         self.by_row = is_by_row(program, operands)
         self.dtypes = register_dtypes(program, operands)
         self._check()
+        self.packed_operands = [i for i, o in enumerate(operands) if _last(o.access) == 1]
+        self.packed_outputs = [j for j, o in enumerate(outputs) if _last(o.access) == 1]
+        sizes = [ITEMSIZE[operands[i].dtype] for i in self.packed_operands]
+        sizes += [ITEMSIZE[outputs[j].dtype] for j in self.packed_outputs]
+        self.width = min(variant.each, 16 // min(sizes)) if sizes else 1  # elements of a pack
         self.lines = [
             re.sub(r"^const ", "", line)
             for line in emit(program, operands, self._load, lambda axis: "", value=self._totals(), prefix=_PREFIX)
@@ -215,7 +221,13 @@ class _Generator:
             body.append(f"const auto* row_of_p{i} = p{i}{self._offset(operand.access, f't{i}_')};")
         for j, output in enumerate(self.outputs):
             body.append(f"auto* row_of_q{j} = q{j}{self._offset(output.access, f'u{j}_')};")
-        body += ["if (length > kTeam * kEach) {", *_indent(self._long_rows()), "return;", "}", *self._held_rows()]
+        body += ["if (length > kTeam * kEach) {", *_indent(self._long_rows()), "return;", "}"]
+        if self.width > 1:
+            packed = [f"row_of_p{i}" for i in self.packed_operands] + [f"row_of_q{j}" for j in self.packed_outputs]
+            aligned = " && ".join(f"is_aligned<kWidth>({row})" for row in packed)
+            body += [f"constexpr int kWidth = {self.width};", f"if (length % kWidth == 0 && {aligned}) {{"]
+            body += [*_indent(self._held_rows(packed=True)), "return;", "}"]
+        body += self._held_rows()
         label = "rows_" + describe(self.program)
         return define(
             label, "row_program.cuh", params, body, Launch((threads, 1, 1), (("cdiv", rows, per_block), 1, 1))
@@ -238,10 +250,18 @@ class _Generator:
         kind = f"{OPS[reduction.op]}<{compute(self.dtypes[reduction.register])}>"
         return [f"using Op{k} = {kind};", f"typename Op{k}::State state_{k} = Op{k}::identity();"]
 
-    def _held_rows(self) -> list[str]:
-        """A row in registers: element-level registers are arrays."""
+    def _held_rows(self, packed: bool = False) -> list[str]:
+        """A row in registers: element-level registers are arrays. `packed`: it is loaded and stored in packs."""
         out: list[str] = []
         pending: list[int] = []
+        place = "(u / kWidth * kTeam + member) * kWidth + u % kWidth" if packed else "u * kTeam + member"
+        if packed:
+            for i in self.packed_operands:
+                out.append(f"Pack<{storage(self.operands[i].dtype)}, kWidth> pack_of_p{i}[kEach / kWidth] = {{}};")
+            out += ["#pragma unroll", "for (int u = 0; u < kEach / kWidth; ++u) {"]
+            out += ["    const int at = (u * kTeam + member) * kWidth;", "    if (at >= length) break;"]
+            out += [f"    pack_of_p{i}[u] = load_aligned<kWidth>(row_of_p{i} + at);" for i in self.packed_operands]
+            out.append("}")
 
         def flush() -> None:
             if not pending:
@@ -250,10 +270,14 @@ class _Generator:
                 out.append(f"{compute(self.dtypes[i])} {_PREFIX}{i}[kEach];")
             out.append("#pragma unroll")
             out.append("for (int u = 0; u < kEach; ++u) {")
-            out.append("    const i64 at = u * kTeam + member;")
+            out.append(f"    const int at = {place};")
             out.append("    const bool own = at < length;")
             for i in pending:
                 text = self.lines[i].partition(" = ")[2]
+                if packed:
+                    text = re.sub(
+                        r"load_if\(own, row_of_p(\d+) \+ at\)", r"element(pack_of_p\1[u / kWidth], u % kWidth)", text
+                    )
                 out.append(f"    {_PREFIX}{i}[u] = {self._of_element(text)}")
             out.append("}")
             pending.clear()
@@ -270,18 +294,34 @@ class _Generator:
                 out += [
                     "#pragma unroll",
                     "for (int u = 0; u < kEach; ++u) {",
-                    f"    if (u * kTeam + member < length) Op{k}::push(state_{k}, {value}, 0);",
+                    f"    if ({place} < length) Op{k}::push(state_{k}, {value}, 0);",
                     "}",
                     *self._merge(k),
                 ]
             out.append("const " + self.lines[i])
         flush()
         stored = [j for j, output in enumerate(self.outputs) if _last(output.access) != 0]
+        if packed:
+            out += self._store_packs()
+            stored = [j for j in stored if j not in self.packed_outputs]
         if stored:
-            out += ["#pragma unroll", "for (int u = 0; u < kEach; ++u) {", "    const i64 at = u * kTeam + member;"]
+            out += ["#pragma unroll", "for (int u = 0; u < kEach; ++u) {", f"    const int at = {place};"]
             out += [f"    if (at < length) {self._of_element(self._store(j))}" for j in stored]
             out.append("}")
         return out + self._store_by_row()
+
+    def _store_packs(self) -> list[str]:
+        lines = ["#pragma unroll", "for (int v = 0; v < kEach / kWidth; ++v) {"]
+        lines += ["    const int first = (v * kTeam + member) * kWidth;", "    if (first >= length) break;"]
+        for j in self.packed_outputs:
+            kind, register = storage(self.outputs[j].dtype), self._of_element(f"{_PREFIX}{self.outputs[j].register}")
+            lines += [
+                f"    compute_t<{kind}> made_{j}[kWidth];",
+                "#pragma unroll",
+                f"    for (int w = 0; w < kWidth; ++w) made_{j}[w] = {register.replace('[u]', '[v * kWidth + w]')};",
+                f"    store_aligned<kWidth>(row_of_q{j} + first, stored<{kind}>(made_{j}));",
+            ]
+        return [*lines, "}"] if self.packed_outputs else []
 
     def _of_element(self, text: str) -> str:
         """The text with registers of elements as arrays."""

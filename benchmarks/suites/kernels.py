@@ -127,6 +127,11 @@ def _reductions(shape: tuple[int, int], dtype: str, names: tuple[str, ...] = ("s
             )
 
 
+def _written_out(m: Any, x: Any, w: Any) -> Any:
+    """A norm in plain code, which is several kernels where nothing fuses them."""
+    return x * m.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5) * w
+
+
 def _rows(shape: tuple[int, int]) -> Iterator[Case]:
     x, w = (shape, "bfloat16"), (shape[-1:], "bfloat16")
     what = _name(*x)
@@ -143,6 +148,7 @@ def _rows(shape: tuple[int, int]) -> Iterator[Case]:
         lambda m, x, w, b: m.fast.layer_norm(x, w, b, 1e-5),
         lambda m, x, w, b: m.nn.functional.layer_norm(x, w.shape, w, b, 1e-5),
     )
+    yield Case(f"rms_norm written out {what}", (x, w), _written_out, _written_out)
 
 
 def _moves(size: Size) -> Iterator[Case]:
