@@ -43,15 +43,15 @@ def pytest_configure(config: pytest.Config) -> None:
         planned_backend.register()
 
 
-# What looks at a backend and not at arrays, and programs that take long: not again on simulated plans.
-NOT_ON_PLANS = ("kernels_*", "lowering*", "runtime_*", "typing", "docs", "explain", "profile", "logging")
-NOT_ON_PLANS += ("generate", "lora", "train_*", "gpu", "benchmarks", "random_graphs")
+# What looks at generated kernels, plans, a driver of our own making, or the sources: the same whatever the device.
+ON_NO_DEVICE = ("kernels_*", "lowering*", "runtime_*", "typing", "docs")
+# What looks at a backend and not at arrays, and programs that take long.
+NOT_ON_PLANS = ("explain", "profile", "logging", "generate", "lora", "train_*", "gpu", "benchmarks", "random_graphs")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    if config.getoption("--device") != "plans":
-        return None
-    return any(collection_path.match(f"test_{name}.py") for name in NOT_ON_PLANS) or None
+    left_out = {"cpu": (), "gpu": ON_NO_DEVICE, "plans": (*ON_NO_DEVICE, *NOT_ON_PLANS)}[config.getoption("--device")]
+    return any(collection_path.match(f"test_{name}.py") for name in left_out) or None
 
 
 def why_no_gpu() -> str | None:

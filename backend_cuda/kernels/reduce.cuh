@@ -283,12 +283,13 @@ DEVICE Pack<T, kWidth> load_aligned_if(bool wanted, const T* p) {
     memcpy(&r, raw, sizeof(raw));
     return r;
 }
-// kWidth elements of which [first, last) are wanted. The others are zero bytes, or what lies there: an aligned pack that
-// holds one element of an allocation is inside of it.
+// kWidth elements of which [first, last) are wanted. The others are zero bytes, or what lies there: aligned 16 bytes that
+// hold an element of an allocation are inside of it.
 template <int kWidth, class T>
 DEVICE Pack<T, kWidth> load_range(const T* p, int first, int last) {
-    const bool whole = first < last && is_aligned<kWidth>(p);
-    return load_whole_or<kWidth>(whole, p, [=](int i) { return i >= first && i < last; });
+    const int from = first > 0 ? first : 0, to = last < kWidth ? last : kWidth;
+    const bool inside = sizeof(T) * kWidth <= 16 ? from < to : from == 0 && to == kWidth;
+    return load_whole_or<kWidth>(inside && is_aligned<kWidth>(p), p, [=](int i) { return i >= from && i < to; });
 }
 template <int kWidth, class T>
 DEVICE Pack<T, kWidth> load_strided_range(const T* p, i64 stride, int first, int last) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import mmap
 import os
 import shutil
 import subprocess
@@ -95,9 +96,12 @@ def run(
         initial: what outputs hold before, by index: for those that are updated.
         out_strides: strides in elements of outputs along the loop dims, by index: of those whose dims are others.
 
+    A read beyond the 16 bytes that hold an operand's last element, if it is contiguous, ends the process.
+
     Returns:
         The outputs. Raises AssertionError for a write outside an output, a counter that is left set or a stuck barrier.
     """
+    operands = [_fenced(a) for a in operands]
     values = {f"d{d}": n for d, n in enumerate(dims)}
     guarded = [_Guarded(shape, dtype, misalign) for shape, dtype in outputs]
     results = [g.array for g in guarded]
@@ -225,6 +229,25 @@ class _Guarded:
 
     def check(self, kernel: KernelSource) -> None:
         assert all((part == 0xA5).all() for part in self._around), f"{kernel.name} writes outside an output"
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _fenced(a: np.ndarray) -> np.ndarray:
+    """A copy of a contiguous array, as well aligned as it is, whose end is followed by memory that cannot be read."""
+    if not a.flags.c_contiguous or a.nbytes == 0:
+        return a
+    past = a.ctypes.data % 16
+    used = -(-(past + a.nbytes) // 16) * 16
+    pages = -(-used // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = np.frombuffer(mmap.mmap(-1, pages + mmap.PAGESIZE), np.uint8)
+    fence = ctypes.c_void_p(memory.ctypes.data + pages)
+    assert _libc.mprotect(fence, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    start = pages - used + past
+    fenced = memory[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
+    fenced[...] = a
+    return fenced
 
 
 def launch(kernel: KernelSource, grid: Sequence[int], arguments: Sequence[np.ndarray]) -> None:
