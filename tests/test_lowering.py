@@ -393,8 +393,15 @@ def test_ranges_of_choices() -> None:
     assert table.choose(lambda n: 10 <= n < 100, of=(b,)) and table.ranges == [(33, 99, ((1, (1,)),))]
     assert not table.choose(lambda m, n: m >= 1000 or n >= 7, of=(a * b, a))
     assert table.ranges[1:] == [(0, 999, ((1, (0, 1)),)), (0, 6, ((1, (0,)),))]
-    assert table.choose(lambda n: n, of=(table.lift(4),)) == 4 and len(table.ranges) == 3
-    assert table.choose(lambda n: n > 2, of=(table.cdiv(b, 3),)) and len(table.ranges) == 3  # no polynomial of sizes
+    # Few rows of any length and long ones of any number, but not many short ones.
+    table = SymTable([1000, 1000])
+    a, b = table.size(0), table.size(1)
+    assert not table.choose(lambda rows, n: rows >= 5000 and n <= 100, of=(a, b))
+    (least, most, _), (shortest, longest, _) = table.ranges
+    assert 1 <= least <= 1000 <= most and 1 <= shortest <= 1000 <= longest and (most < 5000 or shortest > 100)
+    table = SymTable([6, 50, 1])
+    assert table.choose(lambda n: n, of=(table.lift(4),)) == 4 and not table.ranges
+    assert table.choose(lambda n: n > 2, of=(table.cdiv(table.size(1), 3),)) and not table.ranges  # no polynomial
 
 
 def test_steps_of_an_activation_are_computed_again_for_its_gradient(plans: list[Plan]) -> None:

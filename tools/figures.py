@@ -44,6 +44,16 @@ CASES = {
         "matmul 8192^3 bfloat16",
     ),
     "attention": ("1x32/8 heads, 2048 x 2048, d 128, causal, bfloat16",),
+    "kernels": (
+        "softmax 8192x8192 bfloat16",
+        "layer_norm 16384x4096 bfloat16",
+        "sum 1000000x64 float32, axis 1",
+        "transpose 8192x8192 bfloat16 to (1, 0)",
+        "cumsum 1000000x64 float32, axis 1",
+        "sort 16777216 float32, last axis",
+        "sort 1000000x64 float32, last axis",
+        "topk 1024x32768 float32, 50 of a row",
+    ),
     "train": (
         "GPT training step, plain",
         "GPT training step, compiled",

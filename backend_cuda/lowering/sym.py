@@ -7,6 +7,8 @@ ceiling division, a maximum) becomes an atom of its own.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -209,26 +211,31 @@ class SymTable:
         """function(*constants, *values of sizes) for the example: a choice that is right for any sizes, fast for some.
 
         The ranges around the example's sizes in which it would be the same become `ranges`: for other sizes there will
-        be another plan. Each is looked for as if the other sizes stayed what they are.
+        be another plan. Each is looked for as if the other sizes stayed what they are; then all are made smaller until
+        the choice is the same where they end together.
         """
         sizes = [self.resolve(self.lift(s)) for s in of]
         key = (function, constants, tuple(sizes))
         if key not in self._choices:
             values = [self.value(s) for s in sizes]
             chosen = self._choices[key] = function(*constants, *values)
-            for k, size in enumerate(sizes):
-                terms = self._terms(size)
-                if terms:
+            terms = {k: t for k, t in enumerate(map(self._terms, sizes)) if t and values[k] > 0}
 
-                    def is_same(v: int, k: int = k) -> bool:
-                        return function(*constants, *values[:k], v, *values[k + 1 :]) == chosen
+            def is_same(changed: dict[int, int]) -> bool:
+                return function(*constants, *(changed.get(k, v) for k, v in enumerate(values))) == chosen
 
-                    least, most = self._ranges.get(terms, (0, MOST))
-                    if values[k] > 0:
-                        self._ranges[terms] = (
-                            max(least, _least(is_same, values[k])),
-                            min(most, _most(is_same, values[k])),
-                        )
+            bounds = {}
+            for k in terms:
+                alone = functools.partial(lambda k, v: is_same({k: v}), k)
+                bounds[k] = _least(alone, values[k]), _most(alone, values[k])
+            while len(bounds) > 1 and not all(
+                is_same(dict(zip(bounds, (max(1, v) for v in corner), strict=True)))
+                for corner in itertools.product(*bounds.values())
+            ):
+                bounds = {k: _nearer(least, values[k], most) for k, (least, most) in bounds.items()}
+            for k, (least, most) in bounds.items():
+                known = self._ranges.get(terms[k], (0, MOST))
+                self._ranges[terms[k]] = max(known[0], least), min(known[1], most)
         return self._choices[key]
 
     def _terms(self, sym: Sym) -> Terms:
@@ -245,6 +252,11 @@ class SymTable:
     def atom_text(self, atom_id: int) -> str:
         atom = self.atoms[atom_id]
         return f"s{atom.a}" if atom.op == "size" else f"{atom.op}({atom.a}, {atom.b})"
+
+
+def _nearer(least: int, value: int, most: int) -> tuple[int, int]:
+    """Bounds half as far from a value, by their ratio to it."""
+    return math.isqrt(max(1, least) * value - 1) + 1, math.isqrt(most * value)
 
 
 def _least(is_same: Callable[[int], bool], value: int) -> int:
