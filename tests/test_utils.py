@@ -150,6 +150,7 @@ def test_tree_map_raises_what_the_function_and_the_other_trees_raise() -> None:
         utils.tree_map(lambda x, y: x, [1, 2], [1])
 
 
+@pytest.mark.mlxlite_only
 def test_a_tree_that_holds_itself_raises_recursion_error() -> None:
     tree: list[Any] = [1]
     tree.append({"again": tree})
