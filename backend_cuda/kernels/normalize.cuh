@@ -12,29 +12,6 @@ DEVICE void store_range(T* p, const Pack<T, kWidth>& x, int first, int last) {
     }
 }
 
-// The greater of two, or NaN: for floats one instruction, where the sign of a zero does not matter.
-template <class C>
-DEVICE C greater_or_nan(C a, C b) {
-    return op_maximum(a, b);
-}
-#ifdef __CUDACC__
-DEVICE float greater_or_nan(float a, float b) {
-    float r;
-    asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
-    return r;
-}
-#endif
-
-// What the lanes of a warp, or the threads of a block, merge of what each of them has.
-template <class Op, int kTeam>
-DEVICE typename Op::State merge_team(typename Op::State s) {
-    if constexpr (kTeam <= 32) {
-        return merge_lanes<Op, kTeam>(s);
-    } else {
-        return merge_block<Op, kTeam>(s);
-    }
-}
-
 // Any row: each pass reads it again. Packs lie on 16-byte boundaries of memory, so the first may begin before the row;
 // what is of no row is seen as `filler`.
 template <class T, int kTeam>

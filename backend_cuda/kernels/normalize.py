@@ -66,7 +66,7 @@ def generate_softmax(dtype: str, variant: Variant) -> KernelSource:
     exp = "exp_of_difference" if dtype in ("float16", "bfloat16") else "op_exp"
     body = [
         "C greatest = lowest<C>();",
-        "row.for_elements([&](C& x, bool) { greatest = greater_or_nan(greatest, x); });",
+        "row.for_elements([&](C& x, bool) { greatest = greater(greatest, x); });",
         "greatest = R::template merge<Max<C>>(greatest);",
         "C total = {};",
         "row.for_elements([&](C& x, bool) {",

@@ -80,11 +80,7 @@ struct RowPart {
     }
     template <class Op>
     static DEVICE typename Op::State merge(typename Op::State s) {
-        if constexpr (kTeam <= 32) {
-            return merge_lanes<Op, kTeam>(s);
-        } else {
-            return merge_block<Op, kTeam>(s);
-        }
+        return merge_team<Op, kTeam>(s);
     }
     // This block's sums, from those of its teams, to sums[0, kD).
     template <int kThreads>

@@ -263,6 +263,16 @@ DEVICE typename Op::State merge_block(typename Op::State s) {
     return s;
 }
 
+// What the threads of a team, lanes of a warp or a whole block, merge of what each of them has.
+template <class Op, int kTeam>
+DEVICE typename Op::State merge_team(typename Op::State s) {
+    if constexpr (kTeam <= 32) {
+        return merge_lanes<Op, kTeam>(s);
+    } else {
+        return merge_block<Op, kTeam>(s);
+    }
+}
+
 // How many elements p is past an address from which packs of kWidth are aligned; 0 if it is one.
 template <int kWidth, class T>
 DEVICE int elements_past_boundary(const T* p) {

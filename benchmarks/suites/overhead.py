@@ -118,11 +118,17 @@ def _jax() -> dict[str, tuple[float, str]]:
     }
     out["x + 1 and wait"] = (median_us(lambda: add(one).block_until_ready(), 101), "us")
     numbers = itertools.count()
-    new_number = lambda: scaled(one, 1.0 + next(numbers)).block_until_ready()  # noqa: E731
+
+    def new_number() -> None:
+        scaled(one, 1.0 + next(numbers)).block_until_ready()
+
     out["x * s + 0.5, a new s each call"] = (median_us(new_number, 101), "us")
     x, w = jax.numpy.ones((64, 128)), jax.numpy.ones(128)
     out["192-op program with 16 row sums"] = (median_us(lambda: program(x, w).block_until_ready()), "us")
     rows = iter([jax.numpy.ones((32 + i, 128)) for i in range(5)])
-    new_shape = lambda: program(next(rows), w).block_until_ready()  # noqa: E731
+
+    def new_shape() -> None:
+        program(next(rows), w).block_until_ready()
+
     out["192-op program, a new shape each call"] = (median_us(new_shape, 3), "us")
     return out

@@ -47,13 +47,6 @@ def _reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool
     return tuple(n for d, n in enumerate(shape) if d not in axes)
 
 
-def _common(
-    primitive: _graph.Primitive, a: array, axis: Axes, keepdims: bool, stream: Any, dtype: Dtype | None = None
-) -> array | None:
-    """The reduction, quickly, if it is a common one of an inexact array, or has a result of `dtype`; None otherwise."""
-    return _graph.try_reduce(primitive, a, axis, keepdims, dtype, stream)
-
-
 def _reduce(
     primitive: _graph.Primitive, a: array, axis: Axes, keepdims: bool, dtype: Dtype | None, stream: Any
 ) -> array:
@@ -96,7 +89,7 @@ def sum(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any =
     >>> mx.sum(mx.array([[1, 2], [3, 4]]), axis=0)
     array([4, 6], dtype=int32)
     """
-    found = _common(_sum, a, axis, keepdims, stream)
+    found = _graph.try_reduce(_sum, a, axis, keepdims, None, stream)
     if found is not None:
         return found
     if _over_nothing(a, axis, "sum"):
@@ -106,7 +99,7 @@ def sum(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any =
 
 def prod(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """The product over axes; dtypes as for `sum`."""
-    found = _common(_prod, a, axis, keepdims, stream)
+    found = _graph.try_reduce(_prod, a, axis, keepdims, None, stream)
     if found is not None:
         return found
     if _over_nothing(a, axis, "prod"):
@@ -115,7 +108,7 @@ def prod(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any 
 
 
 def _extreme(primitive: _graph.Primitive, a: array, axis: Axes, keepdims: bool, stream: Any) -> array:
-    found = _common(primitive, a, axis, keepdims, stream)
+    found = _graph.try_reduce(primitive, a, axis, keepdims, None, stream)
     if found is not None:
         return found
     require_array(a, primitive.name)
@@ -137,19 +130,19 @@ def min(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any =
 
 def any(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """Whether any element over axes is non-zero."""
-    found = _common(_any, a, axis, keepdims, stream, _graph.bool_)
+    found = _graph.try_reduce(_any, a, axis, keepdims, _graph.bool_, stream)
     return found if found is not None else _reduce(_any, a, axis, keepdims, _graph.bool_, stream)
 
 
 def all(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """Whether all elements over axes are non-zero."""
-    found = _common(_all, a, axis, keepdims, stream, _graph.bool_)
+    found = _graph.try_reduce(_all, a, axis, keepdims, _graph.bool_, stream)
     return found if found is not None else _reduce(_all, a, axis, keepdims, _graph.bool_, stream)
 
 
 def logsumexp(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """log(sum(exp(a))) over axes, without overflow. ValueError for an empty array."""
-    found = _common(_logsumexp, a, axis, keepdims, stream)
+    found = _graph.try_reduce(_logsumexp, a, axis, keepdims, None, stream)
     if found is not None:
         return found
     if require_array(a, "logsumexp").size == 0:
@@ -198,7 +191,7 @@ def _reciprocal(count: int) -> float:
 
 def mean(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """The mean over axes, in a's dtype, or float32 for bool and integers. NaN over no elements."""
-    found = _common(_sum, a, axis, keepdims, stream)
+    found = _graph.try_reduce(_sum, a, axis, keepdims, None, stream)
     if found is not None:
         return ew.multiply(found, _scalar(found.size / a.size, found.dtype), stream=stream)
     axes = normalize_axes(axis, require_array(a, "mean").ndim, "mean")

@@ -346,7 +346,7 @@ NB_MODULE(_graph, m) {
     m.def(
         "try_matmul",
         [](nb::handle a, nb::handle b, nb::handle stream) -> nb::object {
-            // None for what is unusual or wrong, here as in the two below: the caller then says what is.
+            // None for what is unusual or wrong, here and in the two functions after it: the caller then says what is.
             if (!is_array(a.ptr()) || !is_array(b.ptr())) return nb::none();
             return translated([&]() -> nb::object {
                 Node* found = try_matmul(node_of(a.ptr()), node_of(b.ptr()), device_of(stream.ptr()));
@@ -369,6 +369,7 @@ NB_MODULE(_graph, m) {
         "try_reduce",
         [](nb::handle op, nb::handle a, nb::handle axis, nb::handle keepdims, nb::handle dtype,
            nb::handle stream) -> nb::object {
+            if (!is_primitive(op.ptr())) throw nb::type_error("[try_reduce] expects a primitive");
             if (!is_array(a.ptr()) || !PyBool_Check(keepdims.ptr())) return nb::none();
             return translated([&]() -> nb::object {
                 Node* node = node_of(a.ptr());

@@ -14,7 +14,7 @@ bool SizeRange::holds(std::span<const std::int64_t> sizes) const {
     return least <= total && total <= most;
 }
 
-PlanCache::Entries::iterator* PlanCache::found(std::string_view key, std::span<const std::int64_t> sizes) {
+const PlanCache::Entries::iterator* PlanCache::found(std::string_view key, std::span<const std::int64_t> sizes) const {
     auto [first, last] = index_.equal_range(key);
     std::size_t count = 0;
     for (auto it = first; it != last; ++it, ++count)
@@ -24,7 +24,7 @@ PlanCache::Entries::iterator* PlanCache::found(std::string_view key, std::span<c
 }
 
 PlanEntry* PlanCache::find(std::string_view key, std::span<const std::int64_t> sizes) {
-    Entries::iterator* entry = found(key, sizes);
+    const Entries::iterator* entry = found(key, sizes);
     if (!entry) {
         ++counters.misses;
         return nullptr;
@@ -35,7 +35,7 @@ PlanEntry* PlanCache::find(std::string_view key, std::span<const std::int64_t> s
 }
 
 bool PlanCache::contains(std::string_view key, std::span<const std::int64_t> sizes) const {
-    return const_cast<PlanCache*>(this)->found(key, sizes) != nullptr;
+    return found(key, sizes) != nullptr;
 }
 
 PlanEntry* PlanCache::insert(std::string key, PyObject* plan, std::vector<SizeRange> ranges) {

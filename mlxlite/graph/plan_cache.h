@@ -56,7 +56,8 @@ class PlanCache {
 
   private:
     using Entries = std::list<PlanEntry>;
-    Entries::iterator* found(std::string_view key, std::span<const std::int64_t> sizes);
+    // Where the plan is that these sizes take; nullptr if there is none.
+    const Entries::iterator* found(std::string_view key, std::span<const std::int64_t> sizes) const;
     void evict_to(std::size_t bound);
     std::size_t capacity_ = 1024;
     Entries entries_;  // most recent first
