@@ -98,8 +98,9 @@ ROW_LENGTHS = [("sum", "float32"), ("sum", "bfloat16"), ("argmin", "float16"), (
 # (reduced, kept): few columns and many, with one to reduce and many.
 COLUMNS = [(1, 5), (2, 3000), (4, 1025), (5, 700), (9, 300), (33, 3), (70, 64), (300, 1), (1025, 17), (4000, 40)]
 SPECIAL_OPS = ("max", "min", "argmax", "argmin", "logsumexp", "any", "all")
-SPECIAL_LENGTHS = (5, 37, 200, 700)
-LONG = [("r", (70_011,)), ("kr", (3, 33_001)), ("rkr", (4, 2, 9_001)), ("rk", (999, 9)), ("rkk", (700, 3, 50))]
+SPECIAL_LENGTHS = (5, 37, 200, 700, 9000)
+LONG = [("r", (70_011,)), ("kr", (3, 24_000)), ("kr", (3, 33_001)), ("rkr", (4, 2, 9_001))]
+LONG += [("rk", (999, 9)), ("rkk", (700, 3, 50))]
 EMPTY = ["kr", "r", "rk", "rkr"]
 LOGSUMEXP_DTYPES = ("bfloat16", "float32", "float64")
 EMPTY_OPS = ("sum", "prod", "any", "all", "logsumexp")
@@ -241,8 +242,8 @@ def test_threads_follow_from_the_sizes():
     assert blocks("kr", 64, 1_000_000) == [64, 8]
     assert blocks("r", 1 << 26) == [1, 528]
     assert blocks("rk", 4, 1 << 20) == [1024, 1]  # a thread takes four columns
-    assert blocks("rk", 1_000_000, 64) == [1, 528]
-    assert blocks("rk", 8192, 8192) == [64, 8]
+    assert blocks("rk", 1_000_000, 64) == [1, 264]
+    assert blocks("rk", 8192, 8192) == [64, 4]
     assert blocks("krk", 1 << 16, 4, 16) == [1024, 1]
     assert blocks("kr", 0, 64)[0] == blocks("rk", 64, 0)[0] == 0
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+
 import kernel_emulator as emulator
 import ml_dtypes
 import numpy as np
 import pytest
 
 from backend_cuda.kernels.codegen import Operand, Output
-from backend_cuda.kernels.row_program import Reduction, Variant, _softmax, choose_variant, generate, registers_held
+from backend_cuda.kernels.row_program import (
+    Reduction,
+    Variant,
+    _softmax,
+    choose_variant,
+    generate,
+    holds,
+    pack_width,
+    registers_held,
+)
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not installed")
 
@@ -17,6 +28,13 @@ TOLERANCE = {"bfloat16": 2**-8, "float16": 2**-10, "float32": 3e-6, "float64": 1
 
 def numpy_dtype(dtype: str) -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+def chosen(program, reductions, operands, outputs, shape, rows=None):
+    """The variant that such rows get; as if there were so many of them."""
+    held = registers_held(program, operands, reductions, [o.register for o in outputs])
+    width = pack_width(operands, outputs)
+    return choose_variant(held, width, rows or int(np.prod(shape[:-1])), shape[-1])
 
 
 @pytest.mark.parametrize(
@@ -29,6 +47,11 @@ def numpy_dtype(dtype: str) -> np.dtype:
         ("float32", (17, 1), None),
         ("float32", (4, 300), Variant(32, 2)),  # too long for its registers
         ("bfloat16", (2, 1000), Variant(128, 4)),
+        ("bfloat16", (9, 20), Variant(4, 8)),
+        ("float32", (3, 5, 20), Variant(8, 4)),
+        ("float32", (3, 200), Variant(16, 8)),  # too long, and a warp has two rows
+        ("bfloat16", (3, 576), Variant(32, 24)),
+        ("bfloat16", (3, 1000), Variant(64, 16)),
     ],
 )
 def test_softmax_written_out(dtype, shape, variant):
@@ -39,9 +62,9 @@ def test_softmax_written_out(dtype, shape, variant):
     n = len(shape)
     outer = (None,) * (n - 1)
     outputs = [Output(5, dtype, (*outer, 1)), Output(4, dtype, (*outer, 0))]
-    kernel = generate(
-        program, reductions, [Operand(dtype, (None,) * n)], outputs, n, variant or choose_variant(shape[-1])
-    )
+    operands = [Operand(dtype, (None,) * n)]
+    variant = variant or chosen(program, reductions, operands, outputs, shape)
+    kernel = generate(program, reductions, operands, outputs, n, variant)
     wide = x.astype(np.float64)
     e = np.exp(wide - wide.max(-1, keepdims=True))
     rows = int(np.prod(shape[:-1]))
@@ -100,10 +123,36 @@ def test_values_that_are_the_same_along_a_row(length):
     np.testing.assert_allclose(found, np.full((6, length), 1 / length), rtol=1e-5)
 
 
+def test_variants():
+    """Few threads take one of many rows, as many as there are packs one of few; some rows take too many registers."""
+    assert choose_variant(1.5, 8, 5000, 576) == Variant(32, 24) and choose_variant(1.5, 8, 100, 576) == Variant(128, 8)
+    assert choose_variant(1.5, 8, 5000, 1024) == Variant(64, 16)
+    assert choose_variant(1, 4, 5000, 8192) == Variant(512, 16)
+    assert choose_variant(4, 4, 1, 10**6) == choose_variant(4, 4, 1, 8192) == Variant(1024, 8)
+    assert holds(4, 4, 8192) and not holds(5, 4, 8192) and holds(5, 4, 4096)
+    # Where elements turn out to be apart, so that there are no packs, what held rows in packs still does.
+    for held, length in itertools.product((1, 1.5, 2, 3, 4, 6), (2, 100, 1000, 3000, 5000, 8192)):
+        assert not holds(held, 8, length) or holds(held, 1, length)
+
+
+def test_registers_that_a_program_holds():
+    """What a reduction separates from its use, packs that are not used yet, and what is written together."""
+    h, f = "bfloat16", "float32"
+    softmax, reductions = _softmax(f)
+    assert registers_held(softmax, [Operand(f, (None, 1))], reductions, [5]) == 1
+    widened, rows = ("op", "astype", (), (0,), (h,), f), (None, 1)
+    scaled = [("op", "multiply", (), (1, 2), (f, f), f), ("load", 1), ("op", "multiply", (), (3, 4), (f, h), f)]
+    program = [("load", 0), widened, ("value", 0, f), *scaled]
+    operands = [Operand(h, rows), Operand(h, (0, 1))]
+    assert registers_held(program, operands, [Reduction("sum", 1)], [5]) == 1.5
+    assert registers_held(program, operands, [Reduction("sum", 1)], [0, 1, 3, 5]) == 4
+    by_row = [operands[0], Operand(h, (None, 0))]
+    assert registers_held(program, by_row, [Reduction("sum", 1)], [5]) == 1
+
+
 def test_what_makes_no_sense_is_refused():
     program, reductions = _softmax("float32")
     operands, outputs = [Operand("float32", (None, 1))], [Output(5, "float32", (None, 1))]
-    assert registers_held(program, operands, reductions, [5]) == 2
     variant = Variant(32, 1)
     with pytest.raises(ValueError, match="one element a row"):
         generate(program, reductions, operands, [Output(5, "float32", (None, 0))], 2, variant)
@@ -126,8 +175,8 @@ def test_what_makes_no_sense_is_refused():
         (("float16", "float16"), (4, 1001)),  # not of whole packs
     ],
 )
-@pytest.mark.parametrize("misalign", [0, 1])
-def test_rows_of_packs(dtypes, shape, misalign):
+@pytest.mark.parametrize(("misalign", "rows"), [(0, 5), (1, 5), (0, 5000)])
+def test_rows_of_packs(dtypes, shape, misalign, rows):
     """x * w - the row's sum, in two dtypes; and operands that are rows, one row for all, and one element a row."""
     rng = np.random.default_rng(3)
     first, second = dtypes
@@ -148,10 +197,12 @@ def test_rows_of_packs(dtypes, shape, misalign):
         ("op", "astype", (), (9,), (wide,), second),
     ]
     n = len(shape)
-    rows = (None,) * (n - 1)
-    operands = [Operand(first, (*rows, 1)), Operand(second, (*(0,) * (n - 1), 1)), Operand(first, (*rows, 0))]
-    outputs = [Output(9, wide, (*rows, 1)), Output(10, second, (*rows, 1))]
-    kernel = generate(program, [Reduction("sum", 4)], operands, outputs, n, choose_variant(shape[-1]))
+    outer = (None,) * (n - 1)
+    operands = [Operand(first, (*outer, 1)), Operand(second, (*(0,) * (n - 1), 1)), Operand(first, (*outer, 0))]
+    outputs = [Output(9, wide, (*outer, 1)), Output(10, second, (*outer, 1))]
+    reductions = [Reduction("sum", 4)]
+    variant = chosen(program, reductions, operands, outputs, shape, rows)
+    kernel = generate(program, reductions, operands, outputs, n, variant)
     arrays = [x, np.broadcast_to(w, shape), np.broadcast_to(b, shape)]
     kinds = [(shape, numpy_dtype(wide)), (shape, numpy_dtype(second))]
     found = emulator.run(kernel, shape, arrays, kinds, misalign=misalign)

@@ -368,6 +368,12 @@ def test_row_programs_serve_rows_of_any_length(plans: list[Plan]) -> None:
     assert len(found) == 4 and all(len(plan.nodes) == 1 for plan in found.values())
 
 
+def test_row_programs_take_elements_that_are_apart(plans: list[Plan]) -> None:
+    x = normal(2, 2 * 8192)[:, ::2]
+    mx.eval(x / mx.logsumexp(x, axis=-1, keepdims=True))
+    assert len(plans[-1].nodes) == 1
+
+
 def test_kernels_are_chosen_for_ranges_of_sizes(plans: list[Plan]) -> None:
     def builds(*lengths: int, rows: int = 3) -> int:
         before = _graph.cache_info()["cpu"]["builds"]

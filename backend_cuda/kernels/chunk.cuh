@@ -88,7 +88,7 @@ DEVICE c64 multiply_add(c64 a, c64 b, c64 c) {
     return {fmaf(a.re, b.re, fmaf(-a.im, b.im, c.re)), fmaf(a.re, b.im, fmaf(a.im, b.re, c.im))};
 }
 
-// What another block wrote before its fence: not from L1, which may hold an older state. 4, 8 or 16 bytes, aligned.
+// What another block wrote before it arrived at a counter: not from L1, which may hold an older state. 4, 8 or 16 bytes, aligned.
 template <class T>
 DEVICE T load_fresh(const T* p) {
 #ifdef __CUDACC__
@@ -112,16 +112,24 @@ DEVICE T load_fresh(const T* p) {
 #endif
 }
 
+// What the counter was before; what this block wrote before its last barrier is seen by whom sees the sum.
+DEVICE u32 add_acquire_release(u32* counter, u32 n) {
+#ifdef __CUDACC__
+    u32 before;
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(n) : "memory");
+    return before;
+#else
+    return atomicAdd(counter, n);
+#endif
+}
 // Whether this block is the last of `blocks` to arrive at a counter, which it then leaves at zero. To be called by all
 // threads, after their writes; what the other blocks wrote can then be read with load_fresh.
 DEVICE bool is_last_block(u32* counter, u32 blocks) {
     __shared__ bool last;
-    __threadfence();
     __syncthreads();
     if (threadIdx.x == 0 && threadIdx.y == 0) {
-        last = atomicAdd(counter, 1u) == blocks - 1;
+        last = add_acquire_release(counter, 1) == blocks - 1;
         if (last) *counter = 0;
-        __threadfence();
     }
     __syncthreads();
     return last;

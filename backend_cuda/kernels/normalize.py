@@ -12,6 +12,8 @@ from .ops import FLOATS, INEXACT, ITEMSIZE, compute, storage
 MAX_TEAM = 512
 MAX_PACKS = 4  # of 16 bytes: 64 bytes of each array a thread, so that half of a multiprocessor's threads fill its share
 
+_TOGETHER = 1024  # threads that a multiprocessor is to have registers for: with fewer, its memory waits for them
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -229,9 +231,10 @@ def _kernel(
     grid = ("cdiv", "d0", per_block) if per_block > 1 else "d0"
     name = "_".join([label, dtype, *vectors, f"{team}x{packs}"])
     launch = Launch((threads, 1, 1), (grid, 1, 1))
-    return define(
-        name, "normalize.cuh", params, text, launch, together=max(1, (768 if len(vectors) > 1 else 1024) // threads)
-    )
+    # Vectors wider than the row need more registers than so many threads can have.
+    held = packs * (1 + sum(ITEMSIZE[v] for v in vectors) / ITEMSIZE[dtype])
+    together = _TOGETHER if held <= 3 * MAX_PACKS else _TOGETHER * 3 // 4
+    return define(name, "normalize.cuh", params, text, launch, together=max(1, together // threads))
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:

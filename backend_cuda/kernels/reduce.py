@@ -26,6 +26,7 @@ OPS = ("sum", "prod", "max", "min", "any", "all", "logsumexp", "argmax", "argmin
 THREADS = 256
 # Blocks that a reduction is spread over where there are few outputs: four for each of an H100's 132 multiprocessors.
 SPLIT_BLOCKS = 528
+SPLIT_COLUMN_BLOCKS = 264
 SHORTEST_SPLIT = 16384  # elements of a reduction that several blocks take
 UNROLL = 4  # packs each thread has in flight
 SHORT_UNROLL = 4  # the same, where lanes take an output
@@ -190,6 +191,22 @@ class _Reduction:
         lines, value, index = self._element_statements(last)
         return [*lines, f"Op::push({state}, {value}, {index});"]
 
+    def push_whole(self, state: str, last: str, width: int) -> list[str]:
+        """Statements that compute all elements of pack u and push them; `state` may depend on j."""
+        lines, value, _ = self._element_statements(last)
+        if not self.takes_packs or "[j]" in state:
+            each = ["    " + line for line in self.push(state, last)]
+            return ["#pragma unroll", f"for (int j = 0; j < {width}; ++j) {{", *each, "}"]
+        return [
+            f"{compute(self.element)} x[{width}];",
+            "#pragma unroll",
+            f"for (int j = 0; j < {width}; ++j) {{",
+            *("    " + line for line in lines),
+            f"    x[j] = {value};",
+            "}",
+            f"Op::push_all({state}, x);",
+        ]
+
     def push_pack(self, state: str, last: str, width: int) -> list[str]:
         """Statements that compute the elements of pack u from from[u] to to[u] and push them."""
         if not self.takes_packs:
@@ -284,9 +301,9 @@ def _assemble(
     return define(label, "reduce.cuh", params, lines, Launch((THREADS, 1, 1), grid), together=together)
 
 
-def _splits(outputs: Size, most: Size) -> Size:
-    """Blocks for each of `outputs`, at most `most`, so that there are about SPLIT_BLOCKS in all."""
-    return ("max", 1, ("min", ("div", SPLIT_BLOCKS, ("max", 1, outputs)), most))
+def _splits(outputs: Size, most: Size, blocks: int) -> Size:
+    """Blocks for each of `outputs`, at most `most`, so that there are about so many in all."""
+    return ("max", 1, ("min", ("div", blocks, ("max", 1, outputs)), most))
 
 
 def _add_scratch(params: Params, outputs: Size, splits: Size, state_bytes: int) -> None:
@@ -409,9 +426,11 @@ def _rows_kernel(r: _Reduction) -> KernelSource:
             f"to[u] = wanted ? int(min_i64({width}, d{last} - c{last}[u])) : 0;",
         ]
 
+    body += ["Op::State state = Op::identity();", "i64 first = begin + member;"]
+    if leader is not None and not outer:
+        body += _whole_packs(r, leader)
     body += [
-        "Op::State state = Op::identity();",
-        "for (i64 first = begin + member; first < end; first += team * kUnroll) {",
+        "for (; first < end; first += team * kUnroll) {",
         *(f"    i64 c{d}[kUnroll];" for d in reduced),
         "    int from[kUnroll], to[kUnroll];",
         *("    " + _pack_declaration(i, o, width) for i, o in enumerate(r.operands)),
@@ -433,20 +452,45 @@ def _rows_kernel(r: _Reduction) -> KernelSource:
         body.append(f"state = {whole_block};")
     params = r.params()
     is_long: Size = ("min", 1, ("div", length, SHORTEST_SPLIT))
-    splits = _splits(outputs, ("mul", is_long, ("cdiv", packs, THREADS * UNROLL)))
+    splits = _splits(outputs, ("mul", is_long, ("cdiv", packs, THREADS * UNROLL)), SPLIT_BLOCKS)
     _add_scratch(params, outputs, splits, r.state_bytes)
     body += [
         "if (splits > 1) {",
         "    Op::State* parts = static_cast<Op::State*>(workspace) + output * splits;",
         "    if (threadIdx.x == 0) parts[blockIdx.y] = state;",
         "    if (!is_last_block(counters + output, u32(splits))) return;",
-        "    state = Op::identity();",
-        f"    for (i64 s = threadIdx.x; s < splits; s += {THREADS}) Op::merge(state, load_fresh(parts + s));",
+        "    Op::State merged[1] = {Op::identity()};",
+        f"    merge_parts<Op>(merged, parts, threadIdx.x, splits, {THREADS}, 1);",
+        "    state = merged[0];",
         f"    state = {whole_block};",
         "}",
         f"if (member == 0 && output < outputs) q0[output] = {r.stored('state')};",
     ]
     return _assemble(r, "rows", params, body, (("cdiv", outputs, per_block), splits, 1))
+
+
+def _whole_packs(r: _Reduction, leader: int) -> list[str]:
+    """Statements that push packs which are whole, if the row begins on a boundary: nothing is asked of an element."""
+    last, width = len(r.kinds) - 1, r.width()
+    others = [(i, o) for i, o in enumerate(r.operands) if last_stride(o.access) == 1 and i != leader]
+    are_aligned = ["before == 0", *(_all_aligned(i, o, width, last + 1) for i, o in others)]
+    return [
+        f"if ({' && '.join(are_aligned)}) {{",
+        f"    for (; first + (kUnroll - 1) * team < limit / {width}; first += team * kUnroll) {{",
+        f"        i64 c{last}[kUnroll];",
+        *("        " + _pack_declaration(i, o, width) for i, o in enumerate(r.operands)),
+        "#pragma unroll",
+        "        for (int u = 0; u < kUnroll; ++u) {",
+        f"            c{last}[u] = (first + u * team) * {width};",
+        *("            " + line for line in _whole_loads(r)),
+        "        }",
+        "#pragma unroll",
+        "        for (int u = 0; u < kUnroll; ++u) {",
+        *("            " + line for line in r.push_whole("state", f"c{last}[u]", width)),
+        "        }",
+        "    }",
+        "}",
+    ]
 
 
 def _short_rows(r: _Reduction, leader: int | None) -> list[str]:
@@ -548,25 +592,18 @@ def _columns_kernel(r: _Reduction) -> KernelSource:
     most_down = _power_of_two(("cdiv", length, UNROLL), THREADS // 32)
     across: Size = ("min", _power_of_two(packs, THREADS), ("div", THREADS, most_down))
     tiles: Size = ("cdiv", packs, across)
-    splits = _splits(tiles, ("cdiv", length, ("mul", ("div", THREADS, across), UNROLL)))
+    splits = _splits(tiles, ("cdiv", length, ("mul", ("div", THREADS, across), UNROLL)), SPLIT_COLUMN_BLOCKS)
     params = r.params()
     _add_scratch(params, ("mul", tiles, ("mul", across, width)), splits, r.state_bytes)
 
-    load = [
-        "i64 rest = min_i64(first + u * n_down, end - 1);",
-        "to[u] = first + u * n_down < end ? live : 0;",
+    place = [
         *(f"c{d}[u] = take_coordinate(rest, d{d});" for d in reversed(reduced[1:])),
         *([f"c{reduced[0]}[u] = rest;"] if reduced else []),
     ]
-    for i, (operand, position) in enumerate(zip(r.operands, r.positions(), strict=True)):
-        stride = last_stride(operand.access)
-        if stride == 0:
-            text = f"load_splat<{width}>(p{i} + ({position}))"
-        elif stride == 1:
-            text = f"load_range<{width}>(p{i} + ({position}), 0, to[u])"
-        else:
-            text = f"load_strided_range<{width}>(p{i} + ({position}), {stride or f't{i}_{last}'}, 0, to[u])"
-        load.append(f"a{i}[u] = {text};")
+    packs_in_flight = [f"    i64 c{d}[kUnroll];" for d in reduced]
+    packs_in_flight += ["    " + _pack_declaration(i, o, width) for i, o in enumerate(r.operands)]
+    push = r.push_whole("states[j]", f"c{last}", width)
+    aligned = [_all_aligned(i, o, width, last + 1) for i, o in enumerate(r.operands) if last_stride(o.access) == 1]
     outer_count = "".join(f" * d{d}" for d in outer_kept)
     body = [
         f"constexpr int kUnroll = {UNROLL}, kWidth = {width}, kThreads = {THREADS};",
@@ -584,21 +621,34 @@ def _columns_kernel(r: _Reduction) -> KernelSource:
         "Op::State states[kWidth];",
         "#pragma unroll",
         "for (int j = 0; j < kWidth; ++j) states[j] = Op::identity();",
-        "for (i64 first = begin + down; first < end; first += n_down * kUnroll) {",
-        *(f"    i64 c{d}[kUnroll];" for d in reduced),
+        "i64 first = begin + down;",
+        f"if ({' && '.join(['live == kWidth', *aligned])}) {{  // what is asked once is not asked of every pack",
+        "    for (; first + (kUnroll - 1) * n_down < end; first += kUnroll * n_down) {",
+        *("    " + line for line in packs_in_flight),
+        "#pragma unroll",
+        "        for (int u = 0; u < kUnroll; ++u) {",
+        "            i64 rest = first + u * n_down;",
+        *("            " + line for line in [*place, *_whole_loads(r)]),
+        "        }",
+        "#pragma unroll",
+        "        for (int u = 0; u < kUnroll; ++u) {",
+        *("            " + line for line in push),
+        "        }",
+        "    }",
+        "}",
+        "for (; first < end; first += kUnroll * n_down) {",
+        *packs_in_flight,
         "    int to[kUnroll];",
-        *("    " + _pack_declaration(i, o, width) for i, o in enumerate(r.operands)),
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
-        *("        " + line for line in load),
+        "        i64 rest = min_i64(first + u * n_down, end - 1);",
+        "        to[u] = first + u * n_down < end ? live : 0;",
+        *("        " + line for line in [*place, *_column_loads(r)]),
         "    }",
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
         "        if (to[u] == 0) continue;  // beyond the end; columns beyond theirs are computed and not stored",
-        "#pragma unroll",
-        "        for (int j = 0; j < kWidth; ++j) {",
-        *("            " + line for line in r.push("states[j]", f"c{last}")),
-        "        }",
+        *("        " + line for line in push),
         "    }",
         "}",
         "__shared__ Op::State memory[kThreads][kWidth];",
@@ -623,6 +673,38 @@ def _columns_kernel(r: _Reduction) -> KernelSource:
         "}",
     ]
     return _assemble(r, "columns", params, body, (tiles, splits, 1))
+
+
+def _whole_loads(r: _Reduction) -> list[str]:
+    """Statements that load pack u of each operand, of which there is all, on a boundary."""
+    width, last = r.width(), len(r.kinds) - 1
+    lines = []
+    for i, (operand, position) in enumerate(zip(r.operands, r.positions(), strict=True)):
+        stride = last_stride(operand.access)
+        if stride == 0:
+            text = f"load_splat<{width}>(p{i} + ({position}))"
+        elif stride == 1:
+            text = f"load_aligned<{width}>(p{i} + ({position}))"
+        else:
+            text = f"load_strided_range<{width}>(p{i} + ({position}), {stride or f't{i}_{last}'}, 0, {width})"
+        lines.append(f"a{i}[u] = {text};")
+    return lines
+
+
+def _column_loads(r: _Reduction) -> list[str]:
+    """Statements that load pack u of each operand, of which to[u] elements are wanted."""
+    width, last = r.width(), len(r.kinds) - 1
+    lines = []
+    for i, (operand, position) in enumerate(zip(r.operands, r.positions(), strict=True)):
+        stride = last_stride(operand.access)
+        if stride == 0:
+            text = f"load_splat<{width}>(p{i} + ({position}))"
+        elif stride == 1:
+            text = f"load_range<{width}>(p{i} + ({position}), 0, to[u])"
+        else:
+            text = f"load_strided_range<{width}>(p{i} + ({position}), {stride or f't{i}_{last}'}, 0, to[u])"
+        lines.append(f"a{i}[u] = {text};")
+    return lines
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:

@@ -9,6 +9,7 @@ begin on their boundaries, packs are loaded and stored.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,14 @@ from .ops import FLOATS, ITEMSIZE, compute, storage
 
 OPS = {"sum": "Sum", "prod": "Prod", "max": "Max", "min": "Min", "logsumexp": "LogSumExp"}
 MAX_LENGTH = 8192  # of a row in registers
-MAX_REGISTERS = 64  # 4-byte registers of elements that a thread holds at once
-_TEAMS = (32, 128, 256, 512, 1024)
-_EACH = 8  # elements of a row that a thread holds, at most
+_TEAMS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_MAX_PACKS = 4  # of a row that a thread holds
+_LEAST_EACH = 8  # elements that a thread may hold, however few a pack has
+# Of a multiprocessor that are to run together: with fewer, its memory waits for them. Each has 64 registers then, of
+# which a row may have 40.
+_TOGETHER = 1024
+_REGISTERS = 40
+_MANY_ROWS = 2048  # that keep a multiprocessor's memory busy however few threads share a row
 _PREFIX = "reg_"
 
 
@@ -35,7 +41,7 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Variant:
-    """Threads that share a row, and elements that each holds."""
+    """Threads that share a row, a power of two, and elements that each holds, a multiple of a pack's."""
 
     team: int
     each: int
@@ -46,18 +52,48 @@ def fits(length: int) -> bool:
     return 1 < length <= MAX_LENGTH
 
 
-def choose_variant(length: int) -> Variant:
-    """For rows of about `length` elements, or `MAX_LENGTH` of longer ones; any variant is correct for any rows.
+def _variants(held: float, width: int, length: int) -> list[Variant]:
+    """Those that hold rows of this length, if an element takes `held` registers: few threads for a row first."""
+    packs = -(-length // width)
+    found = [Variant(team, -(-packs // team) * width) for team in _TEAMS]
+    most = max(_LEAST_EACH, _MAX_PACKS * width)
+    found = [v for v in found if v.each <= most and v.each * held <= _most_registers(v)]
+    return [v for v in found if v.each * held <= _REGISTERS] or found
 
-    >>> choose_variant(200), choose_variant(768), choose_variant(8192)
-    (Variant(team=32, each=8), Variant(team=128, each=8), Variant(team=1024, each=8))
+
+def _most_registers(variant: Variant) -> int:
+    """That a thread may hold of a row: half of those that it can have."""
+    return 32 if variant.team == 1024 else 64
+
+
+def holds(held: float, width: int, length: int) -> bool:
+    """Whether there is a variant for rows of this length, or of `MAX_LENGTH` if they are longer."""
+    return bool(_variants(held, width, min(length, MAX_LENGTH)))
+
+
+def choose_variant(held: float, width: int, rows: int, length: int) -> Variant:
+    """A fast variant for about so many rows of about `length` elements, which `holds`; any is correct for any rows.
+
+    Args:
+        held: what `registers_held` says.
+        width: what `pack_width` says.
+        rows: of all outer dims.
+        length: of a row.
+
+    >>> choose_variant(1.5, 8, 4096, 20), choose_variant(1.5, 8, 4096, 576), choose_variant(1.5, 8, 1, 576)
+    (Variant(team=4, each=8), Variant(team=32, each=24), Variant(team=128, each=8))
     """
-    length = min(length, MAX_LENGTH)
-    team = next(team for team in _TEAMS if length <= team * _EACH)
-    each = 1
-    while each * team < length:
-        each *= 2
-    return Variant(team, each)
+    found = _variants(held, width, min(length, MAX_LENGTH))
+    if rows >= _MANY_ROWS:
+        return found[0]
+    return next((v for v in found if v.each == width), found[-1])
+
+
+def pack_width(operands: Sequence[Operand], outputs: Sequence[Output]) -> int:
+    """Elements of a pack: 16 bytes of the narrowest array that lies along the row."""
+    arrays: tuple[Operand | Output, ...] = (*operands, *outputs)
+    sizes = [ITEMSIZE[a.dtype] for a in arrays if _last(a.access) == 1]
+    return 16 // min(sizes) if sizes else 1
 
 
 def is_by_row(program: Sequence[Instruction], operands: Sequence[Operand]) -> list[bool]:
@@ -78,27 +114,31 @@ def is_by_row(program: Sequence[Instruction], operands: Sequence[Operand]) -> li
 
 def registers_held(
     program: Sequence[Instruction], operands: Sequence[Operand], reductions: Sequence[Reduction], kept: Sequence[int]
-) -> int:
-    """4-byte registers for an element of a row that are held at once, at most; `kept` are needed to the end."""
-    dtypes = register_dtypes(program, operands)
-    last_use = {r: len(program) for r in kept}
+) -> float:
+    """4-byte registers for an element of a row that are held while a reduction is merged, or written, at most.
+
+    What is loaded in packs is loaded first, and until it is used takes the room that it has in memory. `kept` are the
+    registers that are written.
+    """
+    dtypes, by_row = register_dtypes(program, operands), is_by_row(program, operands)
+    words = [0 if by_row[r] else max(4, ITEMSIZE[dtype]) // 4 for r, dtype in enumerate(dtypes)]
+    last_use: dict[int, int] = {}
     for i, instruction in enumerate(program):
-        used = instruction[3] if instruction[0] == "op" else ()
-        if instruction[0] == "value":
-            used = (reductions[instruction[1]].register,)
-        for r in used:
-            last_use[r] = max(i, last_use.get(r, 0))
-    by_row = is_by_row(program, operands)
-    held = most = 0
-    leaving: dict[int, int] = {}
-    for i, dtype in enumerate(dtypes):
-        if not by_row[i] and i in last_use:
-            words = max(4, ITEMSIZE[dtype]) // 4
-            held += words
-            leaving[last_use[i]] = leaving.get(last_use[i], 0) + words
-        most = max(most, held)
-        held -= leaving.get(i, 0)
-    return most
+        for r in instruction[3] if instruction[0] == "op" else ():
+            last_use[r] = i
+    last_use.update(dict.fromkeys(kept, len(program)))
+    loads = [
+        (i, ITEMSIZE[dtypes[i]] / 4)
+        for i, instruction in enumerate(program)
+        if instruction[0] == "load" and _last(operands[instruction[1]].access) == 1
+    ]
+
+    def held_at(i: int) -> float:
+        made = sum(words[r] for r in range(i) if last_use.get(r, 0) > i)
+        return made + sum(size for at, size in loads if at > i)
+
+    written = sum(words[r] for r in set(kept))
+    return max(written, *(held_at(i) for i, instruction in enumerate(program) if instruction[0] == "value"))
 
 
 def generate(
@@ -160,9 +200,7 @@ class _Generator:
         self._check()
         self.packed_operands = [i for i, o in enumerate(operands) if _last(o.access) == 1]
         self.packed_outputs = [j for j, o in enumerate(outputs) if _last(o.access) == 1]
-        sizes = [ITEMSIZE[operands[i].dtype] for i in self.packed_operands]
-        sizes += [ITEMSIZE[outputs[j].dtype] for j in self.packed_outputs]
-        self.width = min(variant.each, 16 // min(sizes)) if sizes else 1  # elements of a pack
+        self.width = math.gcd(variant.each, pack_width(operands, outputs))
         self.lines = [
             re.sub(r"^const ", "", line)
             for line in emit(program, operands, self._load, lambda axis: "", value=self._totals(), prefix=_PREFIX)
@@ -199,7 +237,7 @@ class _Generator:
 
     def kernel(self) -> KernelSource:
         team, each = self.variant.team, self.variant.each
-        threads = 256 if team == 32 else team  # blocks meet in one place of shared memory
+        threads = max(team, 256) if team <= 32 else team  # a block meets in one place of shared memory
         per_block = threads // team
         last = self.n_dims - 1
         params = Params()
@@ -211,8 +249,10 @@ class _Generator:
         count = " * ".join(f"d{d}" for d in range(last)) or "1"
         body = [
             f"constexpr int kTeam = {team}, kEach = {each};",
-            f"i64 rest = i64(blockIdx.x) * {per_block} + threadIdx.x / kTeam;",
-            f"if (rest >= {count}) return;",
+            f"const i64 own_row = i64(blockIdx.x) * {per_block} + threadIdx.x / kTeam, rows = {count};",
+            "// Teams beyond the last row go along with it, since whole warps meet in shuffles.",
+            "const bool has_row = own_row < rows;",
+            *(["i64 rest = has_row ? own_row : rows - 1;"] if last else []),
             *(decompose("rest", range(last)) if last else []),
             "const int member = threadIdx.x % kTeam;",
             f"const i64 length = d{last};",
@@ -222,16 +262,18 @@ class _Generator:
         for j, output in enumerate(self.outputs):
             body.append(f"auto* row_of_q{j} = q{j}{self._offset(output.access, f'u{j}_')};")
         body += ["if (length > kTeam * kEach) {", *_indent(self._long_rows()), "return;", "}"]
+        body.append("const int n = int(length);")
         if self.width > 1:
             packed = [f"row_of_p{i}" for i in self.packed_operands] + [f"row_of_q{j}" for j in self.packed_outputs]
             aligned = " && ".join(f"is_aligned<kWidth>({row})" for row in packed)
-            body += [f"constexpr int kWidth = {self.width};", f"if (length % kWidth == 0 && {aligned}) {{"]
+            body += [f"constexpr int kWidth = {self.width};", f"if (n % kWidth == 0 && {aligned}) {{"]
             body += [*_indent(self._held_rows(packed=True)), "return;", "}"]
         body += self._held_rows()
         label = "rows_" + describe(self.program)
-        return define(
-            label, "row_program.cuh", params, body, Launch((threads, 1, 1), (("cdiv", rows, per_block), 1, 1))
-        )
+        launch = Launch((threads, 1, 1), (("cdiv", rows, per_block), 1, 1))
+        held = registers_held(self.program, self.operands, self.reductions, [o.register for o in self.outputs])
+        together = max(1, _TOGETHER // threads) if each * held <= _REGISTERS else 1
+        return define(label, "row_program.cuh", params, body, launch, together=together)
 
     def _offset(self, access: object, prefix: str) -> str:
         assert isinstance(access, tuple)
@@ -242,8 +284,7 @@ class _Generator:
         return "".join(f" + {term}" for term in terms)
 
     def _merge(self, k: int) -> list[str]:
-        merge = "merge_lanes" if self.variant.team == 32 else "merge_block"
-        return [f"const auto total_{k} = Op{k}::result({merge}<Op{k}, kTeam>(state_{k}));"]
+        return [f"const auto total_{k} = Op{k}::result(merge_team<Op{k}, kTeam>(state_{k}));"]
 
     def _start(self, k: int) -> list[str]:
         reduction = self.reductions[k]
@@ -254,13 +295,19 @@ class _Generator:
         """A row in registers: element-level registers are arrays. `packed`: it is loaded and stored in packs."""
         out: list[str] = []
         pending: list[int] = []
-        place = "(u / kWidth * kTeam + member) * kWidth + u % kWidth" if packed else "u * kTeam + member"
+        # The length is of whole packs: whether an element is of the row, its pack says.
+        first = "(u / kWidth * kTeam + member) * kWidth" if packed else "u * kTeam + member"
+        place = f"{first} + u % kWidth" if packed else first
         if packed:
             for i in self.packed_operands:
-                out.append(f"Pack<{storage(self.operands[i].dtype)}, kWidth> pack_of_p{i}[kEach / kWidth] = {{}};")
+                word, count = self._words(i)
+                out.append(f"Pack<{word}, {count}> words_of_p{i}[kEach / kWidth] = {{}};")
             out += ["#pragma unroll", "for (int u = 0; u < kEach / kWidth; ++u) {"]
-            out += ["    const int at = (u * kTeam + member) * kWidth;", "    if (at >= length) break;"]
-            out += [f"    pack_of_p{i}[u] = load_aligned<kWidth>(row_of_p{i} + at);" for i in self.packed_operands]
+            out += ["    const int at = (u * kTeam + member) * kWidth;", "    if (at >= n) continue;"]
+            for i in self.packed_operands:
+                word, count = self._words(i)
+                source = f"reinterpret_cast<const {word}*>(row_of_p{i} + at)"
+                out.append(f"    words_of_p{i}[u] = load_aligned<{count}>({source});")
             out.append("}")
 
         def flush() -> None:
@@ -271,13 +318,11 @@ class _Generator:
             out.append("#pragma unroll")
             out.append("for (int u = 0; u < kEach; ++u) {")
             out.append(f"    const int at = {place};")
-            out.append("    const bool own = at < length;")
+            out.append(f"    const bool own = {first} < n;")
             for i in pending:
                 text = self.lines[i].partition(" = ")[2]
                 if packed:
-                    text = re.sub(
-                        r"load_if\(own, row_of_p(\d+) \+ at\)", r"element(pack_of_p\1[u / kWidth], u % kWidth)", text
-                    )
+                    text = re.sub(r"load_if\(own, row_of_p(\d+) \+ at\)", self._element_of_pack, text)
                 out.append(f"    {_PREFIX}{i}[u] = {self._of_element(text)}")
             out.append("}")
             pending.clear()
@@ -294,25 +339,37 @@ class _Generator:
                 out += [
                     "#pragma unroll",
                     "for (int u = 0; u < kEach; ++u) {",
-                    f"    if ({place} < length) Op{k}::push(state_{k}, {value}, 0);",
+                    f"    if ({first} < n) Op{k}::push(state_{k}, {value}, 0);",
                     "}",
                     *self._merge(k),
                 ]
             out.append("const " + self.lines[i])
         flush()
+        out.append("if (!has_row) return;")
         stored = [j for j, output in enumerate(self.outputs) if _last(output.access) != 0]
         if packed:
             out += self._store_packs()
             stored = [j for j in stored if j not in self.packed_outputs]
         if stored:
             out += ["#pragma unroll", "for (int u = 0; u < kEach; ++u) {", f"    const int at = {place};"]
-            out += [f"    if (at < length) {self._of_element(self._store(j))}" for j in stored]
+            out += [f"    if (at < n) {self._of_element(self._store(j))}" for j in stored]
             out.append("}")
         return out + self._store_by_row()
 
+    def _words(self, i: int) -> tuple[str, int]:
+        """Of a pack: not elements, since the compiler would take words apart where those of the row meet zeros."""
+        size = self.width * ITEMSIZE[self.operands[i].dtype]
+        word = math.gcd(4, size)
+        return f"u{8 * word}", size // word
+
+    def _element_of_pack(self, found: re.Match[str]) -> str:
+        i = int(found[1])
+        pack = f"Pack<{storage(self.operands[i].dtype)}, kWidth>"
+        return f"element(bits_as<{pack}>(words_of_p{i}[u / kWidth]), u % kWidth)"
+
     def _store_packs(self) -> list[str]:
         lines = ["#pragma unroll", "for (int v = 0; v < kEach / kWidth; ++v) {"]
-        lines += ["    const int first = (v * kTeam + member) * kWidth;", "    if (first >= length) break;"]
+        lines += ["    const int first = (v * kTeam + member) * kWidth;", "    if (first >= n) continue;"]
         for j in self.packed_outputs:
             kind, register = storage(self.outputs[j].dtype), self._of_element(f"{_PREFIX}{self.outputs[j].register}")
             lines += [
@@ -339,6 +396,7 @@ class _Generator:
                 push = f"Op{k}::push(state_{k}, {_PREFIX}{register}, 0);"
                 out += [*self._start(k), *self._pass([register], [push]), *self._merge(k)]
             out.append("const " + self.lines[i])
+        out.append("if (!has_row) return;")
         stored = [j for j, output in enumerate(self.outputs) if _last(output.access) != 0]
         if stored:
             out += self._pass([self.outputs[j].register for j in stored], [self._store(j) for j in stored])
@@ -391,9 +449,13 @@ def _softmax(dtype: str) -> tuple[list[Instruction], list[Reduction]]:
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:
-    """A softmax written out, for each team, in one dtype (`full`: in every)."""
+    """A softmax written out, in variants, in one dtype (`full`: in every)."""
     for dtype in ("float32", "bfloat16", "float16", "float64") if full else ("bfloat16",):
         program, reductions = _softmax(dtype)
-        for length in (20, 700, 1500, 3000, 8192):
-            operands, outputs = [Operand(dtype, (None, 1))], [Output(5, dtype, (None, 1)), Output(4, dtype, (1, 0))]
-            yield generate(program, reductions, operands, outputs, 2, choose_variant(length))
+        operands, outputs = [Operand(dtype, (None, 1))], [Output(5, dtype, (None, 1)), Output(4, dtype, (1, 0))]
+        held = registers_held(program, operands, reductions, [o.register for o in outputs])
+        width = pack_width(operands, outputs)
+        for rows, length in ((5000, 20), (5000, 576), (100, 700), (100, 1500), (5000, 4096), (100, 8192)):
+            if holds(held, width, length):
+                variant = choose_variant(held, width, rows, length)
+                yield generate(program, reductions, operands, outputs, 2, variant)

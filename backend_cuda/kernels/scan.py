@@ -24,8 +24,10 @@ _THREADS = 256
 _SHORT_PACKS = 4  # of a lane at a time, where rows share a warp
 _SHORT_TOGETHER = 4  # blocks of those that a multiprocessor has registers for
 _ROWS = 4  # of a thread at a time, where it goes down columns
-_TILE_PACKS = 8  # of a thread of a tile
-_TILES_TOGETHER = 3  # blocks of tiles that a multiprocessor has registers for, if states are small
+# Packs of a thread of a tile, and blocks that a multiprocessor has registers for, if states are small: of rows, where
+# many small tiles at a time were faster, and of columns, where few large ones were.
+_TILE_PACKS, _TILES_TOGETHER = 6, 4
+_COLUMN_TILE_PACKS, _COLUMN_TILES_TOGETHER = 16, 2
 _COLUMN_GROUP = 32  # tiles of columns of a group
 _CLASSES = {"cumsum": "Sum", "cumprod": "Prod", "cummax": "Max", "cummin": "Min", "logcumsumexp": "LogSumExp"}
 OPS = tuple(_CLASSES)
@@ -131,10 +133,10 @@ def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclus
     """The scan of `generate` by a block for each tile of a row. Arguments and errors are those of `generate`.
 
     Model: it reads and writes its elements once. A block waits for the totals of the tiles before its own in a group of
-    256, and for the end of the group before: that chain is a microsecond for each group of 8 MB.
+    256, and for the end of the group before: that chain is a microsecond for each group of 6 MB.
 
     >>> generate_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True).scan.launch.grid
-    (('mul', 'd0', ('cdiv', ('add', 'd1', 3), 8192)), 1, 1)
+    (('mul', 'd0', ('cdiv', ('add', 'd1', 3), 6144)), 1, 1)
     """
     element, first = _check(op, dtype, out_dtype)
     tile = _tile(dtype)
@@ -145,8 +147,9 @@ def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclus
     body = [
         _using(op, element),
         f"const i64 tiles = ceil_div(d1 + {_width(dtype) - 1}, {tile});",
-        "i64 row = take_ticket(counter, gridDim.x);",
-        "const i64 tile = take_coordinate(row, tiles);",
+        "// A tile of every row, and then the next one of every row: tiles before a tile are done by then.",
+        "i64 tile = take_ticket(counter, gridDim.x);",
+        "const i64 row = take_coordinate(tile, d0);",
         f"u64* const slots = q1 + row * (tiles + ceil_div(tiles, {_THREADS})) * kSlotWords<Op::State>;",
         f"scan_tile<{types}, {_text(reverse)}, {_text(inclusive)}>",
         f"    (p0 + row * d1, q0 + row * d1, d1, tile, tiles, slots, {first});",
@@ -159,7 +162,7 @@ def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclus
             _tile_params(2, dtype, out_dtype),
             body,
             Launch((_THREADS, 1, 1), (("mul", "d0", tiles), 1, 1)),
-            together=_together(op, element),
+            together=_together(op, element, _TILES_TOGETHER - (ITEMSIZE[dtype] < 4)),
         ),
         ("mul", ("mul", "d0", slots), _state_words(op, element)),
     )
@@ -173,7 +176,7 @@ def columns_of(dtype: str) -> int:
 def choose_columns(dtype: str, outer: int, n: int, inner: int) -> ColumnVariant | Literal["tiles"] | None:
     """A fast variant of `generate_columns`, or `generate_column_tiles`; None if columns had better be made rows.
 
-    >>> [choose_columns("float32", 1, 8192, inner) for inner in (3, 64, 8192)]
+    >>> [choose_columns("float32", 1, 8192, inner) for inner in (3, 8192, 65536)]
     [None, 'tiles', 'block']
     """
     columns = columns_of(dtype)
@@ -182,7 +185,7 @@ def choose_columns(dtype: str, outer: int, n: int, inner: int) -> ColumnVariant 
         return "tiles" if inner >= _width(dtype) and n > 2 * _tile_rows(dtype, narrow) else None
     if n <= 1024 and outer * -(-inner // _width(dtype)) >= 512 * target.multiprocessors:
         return "thread"
-    if n <= 2 * _tile_rows(dtype, columns) or outer * -(-inner // columns) * 2 >= target.multiprocessors:
+    if n <= 2 * _tile_rows(dtype, columns) or outer * -(-inner // columns) >= 4 * target.multiprocessors:
         return "block"
     return "tiles"
 
@@ -245,12 +248,12 @@ def generate_column_tiles(
 ) -> Tiles:
     """The scan of `generate_columns` by a block for some rows of some columns, as many as `tile_columns` says.
 
-    Other arguments and errors are the same. Model: that of `generate_tiles`, with a chain of groups of 64 tiles, or of
+    Other arguments and errors are the same. Model: that of `generate_tiles`, with a chain of groups of 32 tiles, or of
     2 MB.
 
     >>> flags = {"reverse": False, "inclusive": True}
     >>> generate_column_tiles("cumsum", "float32", "float32", **flags, columns=32).scan.launch.grid
-    (('mul', ('mul', 'd0', ('cdiv', 'd2', 32)), ('cdiv', 'd1', 256)), 1, 1)
+    (('mul', ('mul', 'd0', ('cdiv', 'd2', 32)), ('cdiv', 'd1', 512)), 1, 1)
     """
     element, first = _check(op, dtype, out_dtype)
     if columns != tile_columns(dtype, columns):
@@ -261,7 +264,7 @@ def generate_column_tiles(
     tiles: Size = ("cdiv", "d1", rows)
     slots: Size = ("add", tiles, ("cdiv", tiles, group))
     words = columns * _state_words(op, element)
-    types = f"Op, {storage(element)}, {_THREADS}, {columns // _width(dtype)}, {_TILE_PACKS}, {group}"
+    types = f"Op, {storage(element)}, {_THREADS}, {columns // _width(dtype)}, {_COLUMN_TILE_PACKS}, {group}"
     body = [
         _using(op, element),
         f"const i64 tiles = ceil_div(d1, {rows}), across = ceil_div(d2, {columns});",
@@ -280,7 +283,7 @@ def generate_column_tiles(
             _tile_params(3, dtype, out_dtype),
             body,
             Launch((_THREADS, 1, 1), (("mul", across, tiles), 1, 1)),
-            together=_together(op, element),
+            together=_together(op, element, _COLUMN_TILES_TOGETHER),
         ),
         ("mul", ("mul", across, slots), words),
     )
@@ -316,7 +319,7 @@ def _tile(dtype: str) -> int:
 
 def _tile_rows(dtype: str, columns: int) -> int:
     """Rows of a tile of columns."""
-    return _THREADS * _width(dtype) // columns * _TILE_PACKS
+    return _THREADS * _width(dtype) // columns * _COLUMN_TILE_PACKS
 
 
 def _state_words(op: str, element: str) -> int:
@@ -324,9 +327,9 @@ def _state_words(op: str, element: str) -> int:
     return ITEMSIZE[element] // 4 * (2 if op == "logcumsumexp" else 1)
 
 
-def _together(op: str, element: str) -> int:
+def _together(op: str, element: str, most: int) -> int:
     """Blocks of tiles that a multiprocessor is to hold: as many as keep its memory busy, if states are small."""
-    return _TILES_TOGETHER if _state_words(op, element) == 1 else 1
+    return most if _state_words(op, element) == 1 else 1
 
 
 def _width(dtype: str) -> int:

@@ -7,6 +7,7 @@ one value a row, and a row fits into the registers of a block at the sizes of th
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -176,9 +177,11 @@ class RowWriter(ProgramWriter):
         loads = [(j, by_row) for j, by_row in self.loads.items()]
         operands = [KernelOperand(self.b.dtype(j), (0 if by_row else 1,)) for j, by_row in loads]
         program, registers = tuple(self.program), [self.registers[m] for m in written]
-        variant = self.b.table.choose(kernels.choose_variant, of=self.dims[-1:])
+        along = [int(self.b.dims(m) == self.dims) for m in written]
+        outputs = [KernelOutput(r, self.b.dtype(m), (k,)) for r, m, k in zip(registers, written, along, strict=True)]
         held = kernels.registers_held(program, operands, self.reductions, registers)
-        return held * variant.each <= kernels.MAX_REGISTERS // (2 if variant.team == 1024 else 1)
+        width = kernels.pack_width(operands, outputs)
+        return bool(self.b.table.choose(kernels.holds, held, width, of=self.dims[-1:]))
 
     def emit_rows(self, members: Sequence[int]) -> None:
         """The kernel."""
@@ -203,7 +206,10 @@ class RowWriter(ProgramWriter):
             KernelOutput(register, view.dtype, _access(s))
             for (view, register), s in zip(outputs, strides[n:], strict=True)
         )
-        variant = b.table.choose(kernels.choose_variant, of=dims[-1:])
+        held = kernels.registers_held(self.program, operands, self.reductions, [o.register for o in results])
+        width = kernels.pack_width(operands, results)
+        of = (math.prod(rows, start=b.lift(1)), dims[-1])
+        variant = b.table.choose(kernels.choose_variant, held, width, of=of)
         source = _generated(tuple(self.program), tuple(self.reductions), operands, results, len(dims), variant)
         b.kernel(
             source,
