@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
+import gc
 import importlib
 import inspect
 import pkgutil
+import weakref
 from typing import Any
 
 import mlx.core
@@ -526,3 +529,76 @@ def test_steps_are_lowered_for_the_gpu(rule):
     with checked() as checks:
         run(make(optim, rule), mx, "float32", 2)
         assert checks
+
+
+@pytest.mark.mlxlite_only
+def test_a_setting_that_changes_counts_from_the_next_step_on():
+    optimizer = optim.SGD(learning_rate=1.0, weight_decay=0.0)
+    w = {"w": mx.array([4.0, 2.0])}
+    gradients = {"w": mx.array([1.0, 1.0])}
+    first = optimizer.apply_gradients(gradients, w)
+    assert first["w"].tolist() == [3.0, 1.0]
+    optimizer.weight_decay = 0.5
+    assert optimizer.apply_gradients(gradients, w)["w"].tolist() == [1.0, 0.0]
+    optimizer.weight_decay = mx.array(0.25)  # not a number that a step could be traced for
+    assert optimizer.apply_gradients(gradients, w)["w"].tolist() == [2.0, 0.5]
+    optimizer.weight_decay = mx.array(0.5)
+    assert optimizer.apply_gradients(gradients, w)["w"].tolist() == [1.0, 0.0]
+    optimizer.learning_rate = 2.0
+    assert optimizer.apply_gradients(gradients, w)["w"].tolist() == [-2.0, -2.0]
+
+
+def test_the_python_of_a_users_rule_runs_at_every_step():
+    class Counting(optim.SGD):
+        calls = 0
+
+        def apply_single(self, gradient, parameter, state):
+            self.calls += 1
+            return super().apply_single(gradient, parameter, state) * (1.0 if self.calls < 3 else 0.0)
+
+    optimizer = Counting(learning_rate=1.0)
+    w = {"w": mx.array([4.0])}
+    found = [optimizer.apply_gradients({"w": mx.array([1.0])}, w)["w"].item() for _ in range(3)]
+    assert optimizer.calls == 3 and found == [3.0, 3.0, 0.0]
+
+
+@pytest.mark.mlxlite_only
+def test_copies_of_an_optimizer_are_apart():
+    optimizer = optim.Adam(learning_rate=0.1)
+    w, gradients = {"w": mx.array([4.0])}, {"w": mx.array([1.0])}
+    optimizer.apply_gradients(gradients, w)
+    other = copy.deepcopy(optimizer)
+    for _ in range(2):
+        other.apply_gradients(gradients, w)
+    assert optimizer.state["step"].item() == 1 and other.state["step"].item() == 3
+    optimizer.state = other.state
+    optimizer.apply_gradients(gradients, w)
+    assert optimizer.state["step"].item() == 4 and other.state is optimizer.state
+
+
+@pytest.mark.mlxlite_only
+def test_an_optimizer_goes_when_nobody_holds_it():
+    optimizer = optim.AdamW(learning_rate=0.1)
+    optimizer.apply_gradients({"w": mx.array([1.0])}, {"w": mx.array([4.0])})
+    gone = weakref.ref(optimizer)
+    gc.disable()
+    try:
+        del optimizer
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.mlxlite_only
+def test_a_step_that_fails_changes_nothing():
+    optimizer = optim.Adam(learning_rate=0.1)
+    w = {"a": mx.array([4.0]), "b": mx.array([4.0])}
+    optimizer.init(w)
+    with pytest.raises((KeyError, ValueError)):
+        optimizer.apply_gradients({"a": mx.array([1.0]), "c": mx.array([1.0])}, w)
+    with pytest.raises(ValueError, match="broadcast"):
+        wrong = {"a": mx.ones((3,)), "b": mx.ones((3, 2))}
+        optimizer.apply_gradients({"a": mx.ones((2,)), "b": mx.ones((3, 2))}, wrong)
+    assert optimizer.state["step"].item() == 0 and optimizer.state["a"]["m"].tolist() == [0.0]
+    after = optimizer.apply_gradients({"a": mx.array([1.0])}, w)["a"].item()
+    assert after == pytest.approx(4 - 0.1 * 0.1 / 0.001**0.5, rel=1e-3)

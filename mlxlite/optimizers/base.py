@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import mlxlite.core as mx
 
+from .._graph import tree_leaves
 from ..nn.base import Module
 from ..utils import tree_map
 
 # The number of steps so far (a uint64 array) to a value.
 Schedule = Callable[[Any], Any]
+
+_NUMBERS = (float, int, str, type(None))  # and bool, which is an int
+# Of each optimizer its state, and a function that records a step for it. Not an attribute, which copies would share.
+_step_functions: weakref.WeakKeyDictionary[Optimizer, tuple[dict, Callable[..., dict]]] = weakref.WeakKeyDictionary()
 
 
 class Optimizer:
@@ -76,12 +82,41 @@ class Optimizer:
             self.init(gradients)
         for name, schedule in self._schedulers.items():
             self.state[name] = schedule(self.step)
+        settings = self._settings()
+        if settings is None:
+            return self._apply(gradients, parameters)
+        wanted = tree_map(lambda _, parameter: parameter, gradients, parameters)
+        return self._step_function()(gradients, wanted, settings)
+
+    def _apply(self, gradients: dict, parameters: dict) -> dict:
         self.state["step"] = self.step + 1
         self._recorded = {}
         try:
             return tree_map(self.apply_single, gradients, parameters, self.state)
         finally:
             self._recorded = None
+
+    def _settings(self) -> dict[str, Any] | None:
+        """What the rule depends on besides arrays; None if it may depend on something else.
+
+        Only of this package's own classes it is known that a step has no effects but on the state.
+        """
+        if type(self).__module__.rpartition(".")[0] != __package__:
+            return None
+        settings = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        return settings if all(isinstance(s, _NUMBERS) for s in tree_leaves(settings)) else None
+
+    def _step_function(self) -> Callable[[dict, dict, dict], dict]:
+        """`_apply` for the state as it is, traced once for settings and trees of a kind: recording takes less then."""
+        found = _step_functions.get(self)
+        if found is None or found[0] is not self._state:
+            itself = weakref.ref(self)  # a function that holds the optimizer would keep both until a garbage collection
+
+            def step(gradients: dict, parameters: dict, settings: dict) -> dict:
+                return cast(Optimizer, itself())._apply(gradients, parameters)
+
+            found = _step_functions[self] = self._state, mx.compile(step, inputs=self._state, outputs=self._state)
+        return found[1]
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
         """For subclasses: the next value of one parameter. `state` is the parameter's own, brought up to date here."""

@@ -96,8 +96,11 @@ def _forget(leaf: Any) -> Any:
 
 
 def _with_arrays(tree: Any, arrays: list[array]) -> Any:
+    leaves: list[Any] = _graph.tree_leaves(tree)
     rest = iter(arrays)
-    return _trees.map_leaves(lambda leaf: next(rest) if leaf is _PLACE else leaf, tree)
+    some_are_not = len(leaves) > len(arrays)
+    values = [next(rest) if leaf is _PLACE else leaf for leaf in leaves] if some_are_not else arrays
+    return _trees.replace(tree, values)
 
 
 def _restore(inputs: Any, traced: list[array], state: list[array], values: list[array]) -> None:
