@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Any
 
@@ -207,6 +208,16 @@ def scaled_dot_product_attention(
         ValueError: shapes, dtypes or a mask that do not fit.
     """
     name = "scaled_dot_product_attention"
+    if (
+        sinks is None
+        and (mask is None or (type(mask) is str and mask == "causal"))
+        and type(q) is type(k) is type(v) is array
+    ):
+        dtype = q.dtype  # as nearly always: without the cost of looking for mistakes
+        if dtype is k.dtype is v.dtype:
+            found = _plain_attention(q.shape, k.shape, v.shape, dtype, mask)
+            if found is not None:
+                return _sdpa.record((q, k, v), found[0], dtype, found[1], (), (scale,), stream)
     for tensor in (q, k, v):
         require_array(tensor, name)
     q_shape, k_shape, v_shape = q.shape, k.shape, v.shape
@@ -247,6 +258,18 @@ def scaled_dot_product_attention(
     # Head sizes are static: kernels are made for them, and libraries take some and decline others.
     static = (kind, sinks is not None, features, value_features, heads // kv_heads)
     return _sdpa.record(inputs, shape, dtype, static, (), (scale,), stream)
+
+
+@functools.lru_cache(maxsize=256)
+def _plain_attention(
+    q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], dtype: Dtype, mask: str | None
+) -> tuple[tuple[int, ...], Any] | None:
+    """The shape of the result, and what it is recorded with; None if the shapes or the dtype are wrong."""
+    if not len(q) == len(k) == len(v) == 4 or dtype not in _FLOATING:
+        return None
+    if not q[0] == k[0] == v[0] or q[3] != k[3] or k[1:3] != v[1:3] or not k[1] or q[1] % k[1]:
+        return None
+    return (*q[:3], v[3]), (mask or "none", False, q[3], v[3], q[1] // k[1])
 
 
 def _mask(mask: array, shape: tuple[int, ...], dtype: Dtype, stream: Any) -> array:

@@ -33,6 +33,8 @@ _slice = shapes._slice
 
 _Slice = builtins.slice  # the function of this name, below, hides it
 _FULL = _Slice(None)
+_WHOLE_NUMBERS = frozenset((_graph.int32, _graph.uint32, _graph.int64))  # dtypes that a gather takes
+_OF_ROWS = ((0,),)
 
 
 # ---- what an index means
@@ -200,6 +202,9 @@ def getitem(a: array, index: Any) -> array:
         IndexError: an integer is out of range.
         ValueError: too many indices, a boolean mask, a float, index arrays that do not broadcast.
     """
+    if index.__class__ is array and index.dtype in _WHOLE_NUMBERS and a.ndim and a.shape[0]:
+        rows = (*index.shape, *a.shape[1:])  # as nearly always: rows by their numbers
+        return _gather.record((a, index), rows, a.dtype, _OF_ROWS)
     if index.__class__ is not tuple:
         index = (index,)
     for item in index:

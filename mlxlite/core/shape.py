@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -223,12 +224,18 @@ def part_of(a: array, axis: int, index: int, parts: int, *, stream: Any = None) 
     """The view of one of several equal parts along an axis. That it is one of them is known for all sizes."""
     if parts == 1:
         return alias(a)
-    rank, shape = a.ndim, list(a.shape)
-    shape[axis] //= parts
+    shape, static, ints = _part(a.shape, axis, index, parts)
+    return _slice.record((a,), shape, a.dtype, static, ints, stream=stream)
+
+
+@functools.lru_cache(maxsize=256)
+def _part(shape: tuple[int, ...], axis: int, index: int, parts: int) -> tuple[tuple[int, ...], Any, tuple[int, ...]]:
+    """The shape of one of several equal parts, and what its slice is recorded with."""
+    rank, of_part = len(shape), list(shape)
+    of_part[axis] //= parts
     starts, mask = [0] * rank, [WHOLE] * rank
-    starts[axis], mask[axis] = index * shape[axis], UNIT_STEP
-    static = (tuple(mask), (axis, index, parts))
-    return _slice.record((a,), shape, a.dtype, static, (*starts, *[1] * rank), stream=stream)
+    starts[axis], mask[axis] = index * of_part[axis], UNIT_STEP
+    return tuple(of_part), (tuple(mask), (axis, index, parts)), (*starts, *[1] * rank)
 
 
 def reverse(a: array, axis: int, *, stream: Any = None) -> array:
