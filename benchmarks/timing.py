@@ -8,9 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def median_us(call: Callable[[], Any], repeats: int = 15, warmups: int = 2) -> float:
-    """The median wall time of a call, in microseconds. The call waits for what it measures."""
-    for _ in range(warmups):
+def median_us(call: Callable[[], Any], repeats: int = 15, warmups: int = 2, settling_s: float = 0.0) -> float:
+    """The median wall time of a call, in microseconds. The call waits for what it measures.
+
+    Between warm-ups there are `settling_s` seconds: kernels may still be compiled behind the scenes after the first.
+    """
+    for k in range(warmups):
+        if k:
+            time.sleep(settling_s)
         call()
     times = []
     for _ in range(repeats):

@@ -20,7 +20,7 @@ from benchmarks.suites import Figure
 
 PEERS = ("mlxlite", "mlx")
 PROMPT, GENERATED, RUNS = 2048, 128, 3
-MOST_WARMUPS = 8
+WARMUPS, SETTLING_S = 3, 1.5
 BANDWIDTH = 3.0e12  # bytes a second that a copy moves on an H100
 LLAMA: dict[str, Any] = {"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "qkv_bias": False, "tie_word_embeddings": True}
 QWEN: dict[str, Any] = {"rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "qkv_bias": True, "tie_word_embeddings": True}
@@ -196,15 +196,13 @@ def _mlxlite(config: dict[str, Any], mx: Any) -> Steps:
 
 
 def _runs(steps: Steps, config: dict[str, Any], mx: Any) -> list[tuple[float, float]]:
-    """(prompt, generation) tokens per second of `RUNS` runs, after others that are not counted: at least one, and as
-    long as they become faster, since kernels may still be compiled behind the scenes."""
+    """(prompt, generation) tokens per second of `RUNS` runs, after `WARMUPS` that are not counted. After each of those
+    there is some time, since kernels may still be compiled behind the scenes."""
     prompt = mx.random.randint(0, config["vocab_size"], (PROMPT,))
     mx.eval(prompt)
-    before, rate = 0.0, _run(steps, prompt)[1]
-    for _ in range(MOST_WARMUPS):
-        if rate < 1.1 * before:
-            break
-        before, rate = rate, _run(steps, prompt)[1]
+    for _ in range(WARMUPS):
+        _run(steps, prompt)
+        time.sleep(SETTLING_S if config in MODELS.values() else 0)
     return [_run(steps, prompt) for _ in range(RUNS)]
 
 
