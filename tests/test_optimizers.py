@@ -594,7 +594,7 @@ def test_a_step_that_fails_changes_nothing():
     optimizer = optim.Adam(learning_rate=0.1)
     w = {"a": mx.array([4.0]), "b": mx.array([4.0])}
     optimizer.init(w)
-    with pytest.raises((KeyError, ValueError)):
+    with pytest.raises(KeyError, match="c"):
         optimizer.apply_gradients({"a": mx.array([1.0]), "c": mx.array([1.0])}, w)
     with pytest.raises(ValueError, match="broadcast"):
         wrong = {"a": mx.ones((3,)), "b": mx.ones((3, 2))}

@@ -88,7 +88,8 @@ DEVICE c64 multiply_add(c64 a, c64 b, c64 c) {
     return {fmaf(a.re, b.re, fmaf(-a.im, b.im, c.re)), fmaf(a.re, b.im, fmaf(a.im, b.re, c.im))};
 }
 
-// What another block wrote before it arrived at a counter: not from L1, which may hold an older state. 4, 8 or 16 bytes, aligned.
+// What another block wrote before it arrived at a counter: not from L1, which may hold an older state. 4, 8 or 16
+// bytes, aligned.
 template <class T>
 DEVICE T load_fresh(const T* p) {
 #ifdef __CUDACC__

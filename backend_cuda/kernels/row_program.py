@@ -137,8 +137,8 @@ def registers_held(
         made = sum(words[r] for r in range(i) if last_use.get(r, 0) > i)
         return made + sum(size for at, size in loads if at > i)
 
-    written = sum(words[r] for r in set(kept))
-    return max(written, *(held_at(i) for i, instruction in enumerate(program) if instruction[0] == "value"))
+    written: float = sum(words[r] for r in set(kept))
+    return max([written, *(held_at(i) for i, instruction in enumerate(program) if instruction[0] == "value")])
 
 
 def generate(

@@ -25,8 +25,8 @@ _SHORT_PACKS = 4  # of a lane at a time, where rows share a warp
 _SHORT_TOGETHER = 4  # blocks of those that a multiprocessor has registers for
 _ROWS = 4  # of a thread at a time, where it goes down columns
 # Packs of a thread of a tile, and blocks that a multiprocessor has registers for, if states are small: of rows, where
-# many small tiles at a time were faster, and of columns, where few large ones were.
-_TILE_PACKS, _TILES_TOGETHER = 6, 4
+# many small tiles at a time were faster, and of columns, where few large ones were. Packs of 8 elements need more.
+_TILE_PACKS, _TILES_TOGETHER, _WIDE_TILES_TOGETHER = 6, 4, 3
 _COLUMN_TILE_PACKS, _COLUMN_TILES_TOGETHER = 16, 2
 _COLUMN_GROUP = 32  # tiles of columns of a group
 _CLASSES = {"cumsum": "Sum", "cumprod": "Prod", "cummax": "Max", "cummin": "Min", "logcumsumexp": "LogSumExp"}
@@ -162,7 +162,7 @@ def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclus
             _tile_params(2, dtype, out_dtype),
             body,
             Launch((_THREADS, 1, 1), (("mul", "d0", tiles), 1, 1)),
-            together=_together(op, element, _TILES_TOGETHER - (ITEMSIZE[dtype] < 4)),
+            together=_together(op, element, _WIDE_TILES_TOGETHER if _width(dtype) > 4 else _TILES_TOGETHER),
         ),
         ("mul", ("mul", "d0", slots), _state_words(op, element)),
     )

@@ -208,36 +208,13 @@ def scaled_dot_product_attention(
         ValueError: shapes, dtypes or a mask that do not fit.
     """
     name = "scaled_dot_product_attention"
-    if (
-        sinks is None
-        and (mask is None or (type(mask) is str and mask == "causal"))
-        and type(q) is type(k) is type(v) is array
-    ):
-        dtype = q.dtype  # as nearly always: without the cost of looking for mistakes
-        if dtype is k.dtype is v.dtype:
-            found = _plain_attention(q.shape, k.shape, v.shape, dtype, mask)
-            if found is not None:
-                return _sdpa.record((q, k, v), found[0], dtype, found[1], (), (scale,), stream)
     for tensor in (q, k, v):
         require_array(tensor, name)
-    q_shape, k_shape, v_shape = q.shape, k.shape, v.shape
-    for shape in (q_shape, k_shape, v_shape):
-        if len(shape) != 4:
-            raise ValueError(f"[{name}] input with shape {shape} expected to be rank 4")
-    dtype = q.dtype
+    scores, shape, sizes = _attention_shapes(q.shape, k.shape, v.shape)
+    dtype, inputs = q.dtype, [q, k, v]
     if not (dtype is k.dtype and dtype is v.dtype and dtype in _FLOATING):
         dtype = _common(name, q, k, v)
-    batch, heads, n_queries, features = q_shape
-    _, kv_heads, n_keys, value_features = v_shape
-    if not batch == k_shape[0] == v_shape[0]:
-        raise ValueError(f"[{name}] mismatching batch dimension for input shapes {q_shape}, {k_shape}, {v_shape}.")
-    if k_shape[3] != features:
-        raise ValueError(f"[{name}] query, keys expected to have matching last dimension; found {q_shape}, {k_shape}.")
-    if k_shape[1:3] != v_shape[1:3]:
-        raise ValueError(f"[{name}] keys, values expected to have the same heads and length: {k_shape}, {v_shape}.")
-    if kv_heads == 0 or heads % kv_heads:
-        raise ValueError(f"[{name}] n_heads must be a multiple of n_kv_heads, found {heads} for {kv_heads}.")
-    inputs = [to_dtype(a, dtype, stream) for a in (q, k, v)]
+        inputs = [to_dtype(a, dtype, stream) for a in inputs]
     kind = "none"
     if isinstance(mask, str):
         if mask != "causal":
@@ -245,31 +222,45 @@ def scaled_dot_product_attention(
         kind = "causal"
     elif mask is not None:
         require_array(mask, name)
-        inputs.append(_mask(mask, (batch, heads, n_queries, n_keys), dtype, stream))
+        inputs.append(_mask(mask, scores, dtype, stream))
         kind = "bool" if mask.dtype == _graph.bool_ else "additive"
     if sinks is not None:
         require_array(sinks, name)
-        if sinks.shape != (heads,):
-            raise ValueError(f"[{name}] sinks must have shape ({heads},), got {sinks.shape}.")
+        if sinks.shape != scores[1:2]:
+            raise ValueError(f"[{name}] sinks must have shape {scores[1:2]}, got {sinks.shape}.")
         if _graph.promote_types(sinks.dtype, dtype) != dtype:
             raise ValueError(f"[{name}] Type of sinks must promote to {dtype.name}, got {sinks.dtype.name}.")
         inputs.append(to_dtype(sinks, dtype, stream))
-    shape = (batch, heads, n_queries, value_features)
     # Head sizes are static: kernels are made for them, and libraries take some and decline others.
-    static = (kind, sinks is not None, features, value_features, heads // kv_heads)
-    return _sdpa.record(inputs, shape, dtype, static, (), (scale,), stream)
+    return _sdpa.record(inputs, shape, dtype, (kind, sinks is not None, *sizes), (), (scale,), stream)
 
 
-@functools.lru_cache(maxsize=256)
-def _plain_attention(
-    q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], dtype: Dtype, mask: str | None
-) -> tuple[tuple[int, ...], Any] | None:
-    """The shape of the result, and what it is recorded with; None if the shapes or the dtype are wrong."""
-    if not len(q) == len(k) == len(v) == 4 or dtype not in _FLOATING:
-        return None
-    if not q[0] == k[0] == v[0] or q[3] != k[3] or k[1:3] != v[1:3] or not k[1] or q[1] % k[1]:
-        return None
-    return (*q[:3], v[3]), (mask or "none", False, q[3], v[3], q[1] // k[1])
+_Shape = tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=256)  # checked once: every layer and every step has the same
+def _attention_shapes(q: _Shape, k: _Shape, v: _Shape) -> tuple[_Shape, _Shape, _Shape]:
+    """The shape of the scores; of the result; the sizes of heads of q and v, and how many share a key.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    name = "scaled_dot_product_attention"
+    for shape in (q, k, v):
+        if len(shape) != 4:
+            raise ValueError(f"[{name}] input with shape {shape} expected to be rank 4")
+    batch, heads, n_queries, features = q
+    _, kv_heads, n_keys, value_features = v
+    if not batch == k[0] == v[0]:
+        raise ValueError(f"[{name}] mismatching batch dimension for input shapes {q}, {k}, {v}.")
+    if k[3] != features:
+        raise ValueError(f"[{name}] query, keys expected to have matching last dimension; found {q}, {k}.")
+    if k[1:3] != v[1:3]:
+        raise ValueError(f"[{name}] keys, values expected to have the same heads and length: {k}, {v}.")
+    if kv_heads == 0 or heads % kv_heads:
+        raise ValueError(f"[{name}] n_heads must be a multiple of n_kv_heads, found {heads} for {kv_heads}.")
+    result = (batch, heads, n_queries, value_features)
+    return (batch, heads, n_queries, n_keys), result, (features, value_features, heads // kv_heads)
 
 
 def _mask(mask: array, shape: tuple[int, ...], dtype: Dtype, stream: Any) -> array:

@@ -15,7 +15,7 @@ from ..utils import tree_map
 # The number of steps so far (a uint64 array) to a value.
 Schedule = Callable[[Any], Any]
 
-_NUMBERS = (float, int, str, type(None))  # and bool, which is an int
+_PLAIN = (float, int, str, type(None))  # and bool, which is an int
 # Of each optimizer its state, and a function that records a step for it. Not an attribute, which copies would share.
 _step_functions: weakref.WeakKeyDictionary[Optimizer, tuple[dict, Callable[..., dict]]] = weakref.WeakKeyDictionary()
 
@@ -104,7 +104,7 @@ class Optimizer:
         if type(self).__module__.rpartition(".")[0] != __package__:
             return None
         settings = {name: value for name, value in vars(self).items() if name[0] != "_"}
-        return settings if all(isinstance(s, _NUMBERS) for s in tree_leaves(settings)) else None
+        return settings if all(isinstance(s, _PLAIN) for s in tree_leaves(settings)) else None
 
     def _step_function(self) -> Callable[[dict, dict, dict], dict]:
         """`_apply` for the state as it is, traced once for settings and trees of a kind: recording takes less then."""

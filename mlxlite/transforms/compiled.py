@@ -96,11 +96,11 @@ def _forget(leaf: Any) -> Any:
 
 
 def _with_arrays(tree: Any, arrays: list[array]) -> Any:
-    leaves: list[Any] = _graph.tree_leaves(tree)
+    leaves = _trees.leaves(tree)
+    if len(leaves) == len(arrays):  # all are
+        return _trees.replace(tree, arrays)
     rest = iter(arrays)
-    some_are_not = len(leaves) > len(arrays)
-    values = [next(rest) if leaf is _PLACE else leaf for leaf in leaves] if some_are_not else arrays
-    return _trees.replace(tree, values)
+    return _trees.replace(tree, [next(rest) if leaf is _PLACE else leaf for leaf in leaves])
 
 
 def _restore(inputs: Any, traced: list[array], state: list[array], values: list[array]) -> None:
