@@ -242,8 +242,9 @@ def test_threads_follow_from_the_sizes():
     assert blocks("kr", 64, 1_000_000) == [64, 8]
     assert blocks("r", 1 << 26) == [1, 528]
     assert blocks("rk", 4, 1 << 20) == [1024, 1]  # a thread takes four columns
-    assert blocks("rk", 1_000_000, 64) == [1, 264]
-    assert blocks("rk", 8192, 8192) == [64, 4]
+    assert blocks("rk", 1_000_000, 64) == [1, 528]
+    assert blocks("rk", 1_000_000, 64, dtype="bfloat16") == [1, 264]
+    assert blocks("rk", 8192, 8192) == [64, 8]
     assert blocks("krk", 1 << 16, 4, 16) == [1024, 1]
     assert blocks("kr", 0, 64)[0] == blocks("rk", 64, 0)[0] == 0
 

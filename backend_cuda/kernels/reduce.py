@@ -12,9 +12,10 @@ from .reduced_program import OPS, ReducedProgram
 
 THREADS = 256
 # Blocks that a reduction is spread over where there are few outputs: four for each of an H100's 132 multiprocessors. Of
-# columns two: of 16-bit ones, 264 blocks reach 0.86 of a copy's rate and 528 reach 0.81; of float32, 0.91 and 0.93.
+# columns of short elements two: of 16-bit ones, 264 blocks reach 0.86 of a copy's rate and 528 reach 0.81; of float32,
+# 0.91 and 0.93.
 SPLIT_BLOCKS = 528
-SPLIT_COLUMN_BLOCKS = 264
+SHORT_COLUMN_SPLIT_BLOCKS = 264
 SHORTEST_SPLIT = 16384  # elements of a reduction that several blocks take
 UNROLL = 4  # packs each thread has in flight
 SHORT_UNROLL = 4  # the same, where lanes take an output
@@ -391,7 +392,8 @@ def _columns_kernel(r: ReducedProgram) -> KernelSource:
     most_down = _power_of_two(("cdiv", length, UNROLL), THREADS // 32)
     across: Size = ("min", _power_of_two(packs, THREADS), ("div", THREADS, most_down))
     tiles: Size = ("cdiv", packs, across)
-    splits = _splits(tiles, ("cdiv", length, ("mul", ("div", THREADS, across), UNROLL)), SPLIT_COLUMN_BLOCKS)
+    blocks = SPLIT_BLOCKS if max((ITEMSIZE[o.dtype] for o in r.operands), default=4) >= 4 else SHORT_COLUMN_SPLIT_BLOCKS
+    splits = _splits(tiles, ("cdiv", length, ("mul", ("div", THREADS, across), UNROLL)), blocks)
     params = r.params()
     _add_scratch(params, ("mul", tiles, ("mul", across, width)), splits, r.state_bytes)
 
