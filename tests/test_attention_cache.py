@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import pytest
@@ -112,3 +113,17 @@ def test_what_was_declined_is_not_asked_again(cache: sdpa.Cache) -> None:
         with pytest.raises(sdpa.DeclinedError, match="not this one"):
             _get(cache, dataclasses.replace(CALL, scale=0.0))
     assert sdpa.counters["declined"] == declined + 1
+
+
+def test_a_gpu_without_cudnn_says_so_once(monkeypatch):
+    monkeypatch.setattr(sdpa, "why_unavailable", lambda: "No module named 'cudnn'; install it")
+    monkeypatch.setattr(sdpa.cuda, "is_available", lambda: True)
+    sdpa.can_be_used.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="scaled_dot_product_attention.*No module named 'cudnn'; install it"):
+            assert not sdpa.can_be_used()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not sdpa.can_be_used()
+    finally:
+        sdpa.can_be_used.cache_clear()

@@ -91,9 +91,7 @@ def choose_decode_variant(
         cluster = target.max_cluster
         while cluster > 1 and tiles * cluster > 2 * target.multiprocessors:
             cluster //= 2
-        # With tensor cores a block has registers and shared memory for itself.
-        per_multiprocessor = 1 if variant.tensor_cores else 2 * 128 / max(variant.threads, 128)
-        blocks = int(target.multiprocessors * per_multiprocessor)
+        blocks = 2 * target.multiprocessors * 128 // max(variant.threads, 128)
         return replace(variant, blocks=blocks, cluster=cluster)
 
     most = 16 // queries

@@ -123,7 +123,7 @@ def _cudnn(b: Builder, i: int) -> bool:
     """
     node = b.tape_nodes[i]
     mask, has_sinks = node.static[:2]
-    if b.dtype(i) not in sdpa.DTYPES or sdpa.why_unavailable() is not None:
+    if b.dtype(i) not in sdpa.DTYPES or not sdpa.can_be_used():
         return False
     views = [features_adjacent(b, j) for j in node.inputs[:3]]
     out = _like_queries(b, i, views[0])

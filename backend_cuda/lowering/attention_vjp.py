@@ -74,7 +74,7 @@ def _parts(b: Builder, out: View, like: Sequence[View], packed: bool) -> list[Vi
 def _cudnn(b: Builder, i: int, views: list[View], lse: View, results: list[View]) -> bool:
     node = b.tape_nodes[i]
     mask = node.static[0]
-    if b.dtype(i) not in sdpa.DTYPES or sdpa.why_unavailable() is not None:
+    if b.dtype(i) not in sdpa.DTYPES or not sdpa.can_be_used():
         return False
     bias = bias_memory(b, node.inputs[3], views[0], views[1]) if mask == "additive" else None
     callback = Gradient(b.dtype(i), mask == "causal", bias is not None)
