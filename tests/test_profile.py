@@ -290,7 +290,7 @@ def test_on_a_gpu() -> None:
     np.testing.assert_array_equal(np.array(result.astype(mx.float32)), expected)
     rows = {row.label: row for row in p.rows}
     assert len(rows) == 3 and all(row.calls == 20 for row in rows.values())
-    assert all(row.fraction is not None and 0.02 < row.fraction < 1.6 for row in rows.values())
+    assert all(row.fraction is not None and 0 < row.fraction < 1.6 for row in rows.values())
     with mx.profile(nodes=False) as whole:
         for _ in range(20):
             mx.eval(work())
