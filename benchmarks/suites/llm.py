@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -75,8 +76,8 @@ def measure(peer: str) -> dict[str, Figure]:
         config = (MODELS | TINY)[name]
         if peer == "mlx" and config["qkv_bias"]:
             continue
-        runs = sorted(_runs(_steps_of(peer, config, mx), config, mx), key=lambda run: run[1])
-        prompt, generation = runs[len(runs) // 2]
+        runs = _runs(_steps_of(peer, config, mx), config, mx)
+        prompt, generation = (statistics.median(rates) for rates in zip(*runs, strict=True))
         floor = BANDWIDTH / bytes_per_token(config)
         out[f"{name} prompt {PROMPT}"] = (prompt, "tok/s")
         out[f"{name} decode {GENERATED}"] = (generation, "tok/s", {"of floor": generation / floor})
