@@ -21,9 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = ("mlxlite._graph", "backend_cuda._runtime")
 
 # Types that nanobind did not make: written here from what Python sees of them.
-_OTHER_TYPES = ("array", "Primitive")
+_OTHER_TYPES = ("array", "Primitive", "Remembered")
 # Of every type, or with nothing to say to a type checker.
 _UNTYPED = {
+    "__dict__",
     "__doc__",
     "__module__",
     "__new__",
@@ -128,7 +129,7 @@ def _complete(node: ast.ClassDef, cls: type) -> None:
             continue
         if isinstance(value, types.WrapperDescriptorType):
             source = _operator(name, value)
-        elif isinstance(value, types.FunctionType):
+        elif isinstance(value, types.FunctionType) or isinstance(inspect.unwrap(value), types.FunctionType):
             source = f"def {name}{_signature(value)}: ..."
         else:
             raise SystemExit(f"{cls.__name__}.{name} has no type: add it to tools/typed/")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 from .. import _graph
 
@@ -39,6 +40,19 @@ def select(name: str, *, doc: str = "") -> _graph.Primitive:
 def general(name: str, kind: str) -> _graph.Primitive:
     """A primitive recorded by a Python function of its family."""
     return _register(_graph.Primitive(name, kind))
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def remembered(function: _Function) -> _Function:
+    """The function, run for new arguments alone: where shapes, dtypes, numbers and names are those of one of its last
+    calls, the op that was recorded then is recorded for the arrays at hand.
+
+    It must look at nothing else: not at values, and not at what may change between calls. Calls that made several ops,
+    or none, are not remembered.
+    """
+    return cast(_Function, functools.update_wrapper(_graph.Remembered(function), function))
 
 
 def as_array(value: Any) -> array:

@@ -7,7 +7,7 @@ import operator
 from typing import Any
 
 from .. import _graph
-from ._registry import Dtype, array, general, is_inexact, require_array, to_dtype
+from ._registry import Dtype, array, general, is_inexact, remembered, require_array, to_dtype
 from .shape import broadcast_shapes
 
 __all__ = ["layer_norm", "rms_norm", "rope", "scaled_dot_product_attention"]
@@ -57,6 +57,7 @@ def _input(name: str, x: Any) -> array:
     return x
 
 
+@remembered
 def rms_norm(x: array, weight: array | None, eps: float, *, stream: Any = None) -> array:
     """x / sqrt(mean(x ** 2) + eps) over the last axis, times a weight (Zhang and Sennrich, arXiv:1910.07467).
 
@@ -86,6 +87,7 @@ def rms_norm(x: array, weight: array | None, eps: float, *, stream: Any = None) 
     return _rms_norm.record(inputs, x.shape, dtype, (weight is not None,), floats=(float(eps),), stream=stream)
 
 
+@remembered
 def layer_norm(x: array, weight: array | None, bias: array | None, eps: float, *, stream: Any = None) -> array:
     """(x - mean) / sqrt(variance + eps) over the last axis, times a weight, plus a bias (Ba et al., arXiv:1607.06450).
 
@@ -114,6 +116,7 @@ def layer_norm(x: array, weight: array | None, bias: array | None, eps: float, *
     return _layer_norm.record(inputs, x.shape, dtype, static, floats=(float(eps),), stream=stream)
 
 
+@remembered
 def rope(
     a: array,
     dims: int,
@@ -177,6 +180,7 @@ def rope(
     return _rope.record(inputs, shape, dtype, static, (position,), floats, stream)
 
 
+@remembered
 def scaled_dot_product_attention(
     q: array,
     k: array,

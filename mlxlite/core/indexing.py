@@ -20,7 +20,7 @@ from . import creation
 from . import elementwise as ew
 from . import reduce as reductions
 from . import shape as shapes
-from ._registry import alias, array, general, normalize_axis, normalize_shape, require_array, to_dtype
+from ._registry import alias, array, general, normalize_axis, normalize_shape, remembered, require_array, to_dtype
 from .construct import construct
 from .shape import NEGATIVE_STEP, POSITIVE_STEP, UNIT_STEP, WHOLE
 
@@ -492,6 +492,7 @@ class ArrayAt:
 # ---- functions
 
 
+@remembered
 def take(a: array, /, indices: int | array, axis: int | None = None, *, stream: Any = None) -> array:
     """Elements at positions along an axis, of the flattened array for None.
 
@@ -547,6 +548,7 @@ def _aligned(a: array, indices: array, axis: int, name: str, stream: Any) -> tup
     return indices, (*others[:axis], shape[axis], *others[axis:])
 
 
+@remembered
 def take_along_axis(a: array, /, indices: array, axis: int | None = -1, *, stream: Any = None) -> array:
     """`result[..., i, ...] = a[..., indices[..., i, ...], ...]` along an axis.
 

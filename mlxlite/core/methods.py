@@ -22,7 +22,7 @@ _SHAPE = "diagonal flatten moveaxis split squeeze swapaxes view"
 
 def _method(function: Any, name: str) -> Callable[..., Any]:
     """A function of an array as its method."""
-    if inspect.isfunction(function):
+    if inspect.isfunction(function) or isinstance(function, _graph.Remembered):
         return function
 
     def method(self: array, *args: Any, **kwargs: Any) -> Any:

@@ -16,6 +16,7 @@ from ._registry import (
     is_inexact,
     normalize_axes,
     normalize_axis,
+    remembered,
     require_array,
     to_dtype,
     to_inexact,
@@ -160,6 +161,7 @@ def _arg_reduce(primitive: _graph.Primitive, a: array, axis: int | None, keepdim
     return primitive.record((a,), shape, _graph.uint32, static=(axes, bool(keepdims)), stream=stream)
 
 
+@remembered
 def argmax(a: array, /, axis: int | None = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """The uint32 index of the first greatest element (or NaN) along an axis; into the flattened array for None.
 
@@ -169,6 +171,7 @@ def argmax(a: array, /, axis: int | None = None, keepdims: bool = False, *, stre
     return _arg_reduce(_argmax, a, axis, keepdims, stream)
 
 
+@remembered
 def argmin(a: array, /, axis: int | None = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """The uint32 index of the first least element (or NaN) along an axis; into the flattened array for None.
 
@@ -267,6 +270,7 @@ def median(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: An
     return shapes.reshape(middle, _reduced_shape(a.shape, axes, keepdims), stream=s)
 
 
+@remembered
 def softmax(a: array, /, axis: Axes = None, *, precise: bool = False, stream: Any = None) -> array:
     """exp(a) / sum(exp(a)) over axes.
 
@@ -302,6 +306,7 @@ def _scan(
     return primitive.record((a,), a.shape, dtype or a.dtype, static=static, stream=stream)
 
 
+@remembered
 def cumsum(
     a: array,
     /,
@@ -331,6 +336,7 @@ def cumsum(
     return _scan(_cumsum, a, axis, reverse, inclusive, _graph.int32 if a.dtype == _graph.bool_ else None, stream)
 
 
+@remembered
 def cumprod(
     a: array,
     /,
@@ -347,6 +353,7 @@ def cumprod(
     return _scan(_cumprod, a, axis, reverse, inclusive, None, stream)
 
 
+@remembered
 def cummax(
     a: array, /, axis: int | None = None, *, reverse: bool = False, inclusive: bool = True, stream: Any = None
 ) -> array:
@@ -354,6 +361,7 @@ def cummax(
     return _scan(_cummax, a, axis, reverse, inclusive, None, stream)
 
 
+@remembered
 def cummin(
     a: array, /, axis: int | None = None, *, reverse: bool = False, inclusive: bool = True, stream: Any = None
 ) -> array:
@@ -364,6 +372,7 @@ def cummin(
 cumulative_sum, cumulative_prod = cumsum, cumprod
 
 
+@remembered
 def logcumsumexp(
     a: array, /, axis: int | None = None, *, reverse: bool = False, inclusive: bool = True, stream: Any = None
 ) -> array:

@@ -19,6 +19,7 @@ from ._registry import (
     normalize_axes,
     normalize_axis,
     normalize_shape,
+    remembered,
     require_array,
     to_dtype,
 )
@@ -84,6 +85,7 @@ def unflatten(a: array, /, axis: int, shape: Sequence[int], *, stream: Any = Non
     return _graph.reshape(a, [*dims[:axis], *shape, *dims[axis + 1 :]], stream)
 
 
+@remembered
 def expand_dims(a: array, /, axis: int | Sequence[int], *, stream: Any = None) -> array:
     """Dims of size 1 put in at the given positions of the result."""
     require_array(a, "expand_dims")
@@ -94,6 +96,7 @@ def expand_dims(a: array, /, axis: int | Sequence[int], *, stream: Any = None) -
     return _graph.reshape(a, [1 if d in axes else next(dims) for d in range(ndim)], stream)
 
 
+@remembered
 def squeeze(a: array, /, axis: int | Sequence[int] | None = None, *, stream: Any = None) -> array:
     """Dims of size 1 taken out: those given, or all. ValueError for a dim of another size."""
     shape = require_array(a, "squeeze").shape
@@ -106,6 +109,7 @@ def squeeze(a: array, /, axis: int | Sequence[int] | None = None, *, stream: Any
     return _graph.reshape(a, [n for d, n in enumerate(shape) if d not in axes], stream)
 
 
+@remembered
 def transpose(a: array, /, axes: Sequence[int] | None = None, *, stream: Any = None) -> array:
     """The dims in another order: dim i of the result is dim axes[i] of a; reversed for None.
 
@@ -136,6 +140,7 @@ def _permute(a: array, order: tuple[int, ...], stream: Any) -> array:
     return _transpose.record((a,), [shape[d] for d in order], a.dtype, static=(order,), stream=stream)
 
 
+@remembered
 def swapaxes(a: array, /, axis1: int, axis2: int, *, stream: Any = None) -> array:
     """Two dims exchanged."""
     ndim = require_array(a, "swapaxes").ndim
@@ -145,6 +150,7 @@ def swapaxes(a: array, /, axis1: int, axis2: int, *, stream: Any = None) -> arra
     return _permute(a, tuple(order), stream)
 
 
+@remembered
 def moveaxis(a: array, /, source: int, destination: int, *, stream: Any = None) -> array:
     """One dim moved, the others in order."""
     ndim = require_array(a, "moveaxis").ndim
@@ -174,6 +180,7 @@ def _broadcast_pair(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dims)
 
 
+@remembered
 def broadcast_to(a: Any, /, shape: Sequence[int], *, stream: Any = None) -> array:
     """A view of `a` repeated to `shape`. ValueError if it does not broadcast."""
     if not isinstance(shape, (tuple, list)):
@@ -349,6 +356,7 @@ def view(a: Any, dtype: Dtype, stream: Any = None) -> array:
 # ---- joining and splitting
 
 
+@remembered
 def concatenate(arrays: Sequence[array], axis: int | None = 0, *, stream: Any = None) -> array:
     """Arrays joined along an axis; all flattened first for None. Dtypes are promoted.
 

@@ -8,7 +8,7 @@ struct _object;
 
 namespace mlxlite {
 
-inline constexpr int kBackendAbi = 1;
+inline constexpr int kBackendAbi = 2;
 inline constexpr int kMaxRank = 12;
 inline constexpr const char* kBackendCapsule = "mlxlite.backend";
 
@@ -60,6 +60,7 @@ struct LaunchRequest {
     std::size_t n_leaves;
     OutputBinding* outputs;  // one per output, in tape order; filled by the backend
     std::size_t n_outputs;
+    bool is_awaited;       // wait() follows at once
     std::uint64_t ticket;  // filled by the backend: what wait() takes to wait for this evaluation
 };
 

@@ -82,7 +82,7 @@ void set_strides(Node* node, const std::int64_t* strides) {
     std::copy(strides, strides + node->rank, node->strides);
 }
 
-void run_on_device(const BackendApi* api, PyObject* plan, const Tape& tape) {
+void run_on_device(const BackendApi* api, PyObject* plan, const Tape& tape, bool wait) {
     std::vector<Buffer*> leaves(tape.leaves.size());
     std::vector<std::int64_t> offsets(tape.leaves.size());
     for (std::size_t i = 0; i < leaves.size(); ++i) {
@@ -90,8 +90,17 @@ void run_on_device(const BackendApi* api, PyObject* plan, const Tape& tape) {
         offsets[i] = tape.entries[tape.leaves[i]].node->offset;
     }
     std::vector<OutputBinding> outputs(tape.outputs.size());
-    LaunchRequest request{tape.sizes.data(), tape.sizes.size(), tape.scalars.data(), tape.scalars.size(), leaves.data(),
-                          offsets.data(),    leaves.size(),     outputs.data(),      outputs.size(),      0};
+    LaunchRequest request{tape.sizes.data(),
+                          tape.sizes.size(),
+                          tape.scalars.data(),
+                          tape.scalars.size(),
+                          leaves.data(),
+                          offsets.data(),
+                          leaves.size(),
+                          outputs.data(),
+                          outputs.size(),
+                          wait,
+                          0};
     if (api->launch(plan, &request)) throw PythonError{};
     for (std::size_t i = 0; i < outputs.size(); ++i) {
         Node* node = tape.entries[tape.outputs[i]].node;
@@ -151,7 +160,7 @@ std::vector<SizeRange> size_ranges(PyObject* list, std::size_t n_sizes) {
     return ranges;
 }
 
-void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::int64_t start) {
+void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, bool wait, std::int64_t start) {
     Device device = ops.front()->device;
     Watch watch(start);
     watch.mark(Step::listed);
@@ -193,7 +202,7 @@ void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::
         watch.running(device, plan, tape);
         watch.mark(Step::bound);
         if (where.api)
-            run_on_device(where.api, plan, tape);
+            run_on_device(where.api, plan, tape, wait);
         else
             run_on_host(plan, entry, tape);
     } catch (...) {
@@ -216,13 +225,13 @@ void run_segment(std::span<Node* const> ops, std::span<Node* const> roots, std::
     Py_DECREF(plan);
 }
 
-void run_parts(std::span<Node* const> ops, std::span<Node* const> roots, std::int64_t start) {
+void run_parts(std::span<Node* const> ops, std::span<Node* const> roots, bool wait, std::int64_t start) {
     // The roots keep all ops alive. The ops themselves are not held: to the tape, whoever holds one wants its value.
     std::vector<NodeRef> keep;
     for (Node* root : roots) keep.push_back(NodeRef::share(root));
     for (std::vector<Node*>& part : parts_by_device(ops)) {
         std::erase_if(part, [](Node* op) { return op->role != Role::op; });
-        if (!part.empty()) run_segment(part, roots, start);
+        if (!part.empty()) run_segment(part, roots, wait, start);
         if (is_observed()) start = clock_ns();
     }
 }
@@ -299,9 +308,9 @@ void evaluate(std::span<Node* const> roots, bool wait) {
             if (tracing()) mark_dependent(ops);
             bool one_device = std::ranges::all_of(ops, [&](Node* op) { return op->device == ops[0]->device; });
             if (one_device)
-                run_segment(ops, roots, start);
+                run_segment(ops, roots, wait, start);
             else
-                run_parts(ops, roots, start);
+                run_parts(ops, roots, wait, start);
         }
     }
     if (!wait) return;

@@ -15,6 +15,7 @@
 #include "mlxlite/graph/inspect.h"
 #include "mlxlite/graph/observe.h"
 #include "mlxlite/graph/primitive.h"
+#include "mlxlite/graph/remembered.h"
 #include "mlxlite/graph/structure.h"
 #include "mlxlite/graph/tape_view.h"
 
@@ -294,6 +295,7 @@ NB_MODULE(_graph, m) {
 
     m.attr("array") = nb::steal(make_array_type());
     m.attr("Primitive") = nb::steal(make_primitive_type());
+    m.attr("Remembered") = nb::steal(make_remembered_type());
 
     m.def("set_hooks", [](nb::kwargs kwargs) {
         Hooks& h = hooks();

@@ -23,7 +23,6 @@ void destroy(Node* node, std::vector<Node*>& queue) {
     for (int i = 0; i < node->n_inputs; ++i)
         if (--node->inputs[i]->refs == 0) queue.push_back(node->inputs[i]);
     if (node->inputs != node->inline_inputs) delete[] node->inputs;
-    delete node->attributes;
     delete[] node->strides;
     release(node->buffer);
     auto& blocks = free_list().blocks;
@@ -75,8 +74,7 @@ void detach_inputs(Node* node) {
     if (node->inputs != node->inline_inputs) delete[] node->inputs;
     node->inputs = node->inline_inputs;
     node->n_inputs = 0;
-    delete node->attributes;
-    node->attributes = nullptr;
+    node->attributes = {};
     node->static_id = 0;
     if (node->role == Role::op) --pending().ops;
     node->role = Role::leaf;

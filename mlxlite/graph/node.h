@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "mlxlite/graph/backend_api.h"
@@ -28,6 +29,38 @@ struct Attributes {
     std::vector<double> floats;
 };
 
+// The attributes of a node, which do not change: nodes recorded alike share them. By default there are none.
+class AttributesRef {
+  public:
+    AttributesRef() = default;
+    explicit AttributesRef(Attributes values) : held_(new Held{std::move(values)}) {}
+    AttributesRef(const AttributesRef& other) : held_(other.held_) {
+        if (held_) ++held_->refs;
+    }
+    AttributesRef(AttributesRef&& other) noexcept : held_(std::exchange(other.held_, nullptr)) {}
+    AttributesRef& operator=(AttributesRef other) noexcept {
+        std::swap(held_, other.held_);
+        return *this;
+    }
+    ~AttributesRef() {
+        if (held_ && --held_->refs == 0) delete held_;
+    }
+    explicit operator bool() const { return held_; }
+    const Attributes& operator*() const { return held_ ? held_->values : none(); }
+    const Attributes* operator->() const { return &**this; }
+
+  private:
+    struct Held {
+        Attributes values;
+        std::uint32_t refs = 1;
+    };
+    static const Attributes& none() {
+        static const Attributes empty;
+        return empty;
+    }
+    Held* held_ = nullptr;
+};
+
 struct Node {
     std::uint32_t refs = 1;
     std::uint32_t handles = 0;  // how many of the references are Python's arrays
@@ -42,7 +75,7 @@ struct Node {
     Primitive* primitive = nullptr;  // op only
     Node* inline_inputs[3] = {nullptr, nullptr, nullptr};
     Node** inputs = inline_inputs;
-    Attributes* attributes = nullptr;
+    AttributesRef attributes;
     Scalar scalar{};  // scalar only
     // leaf only
     Buffer* buffer = nullptr;

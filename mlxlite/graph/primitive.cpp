@@ -483,17 +483,18 @@ PyObject* primitive_record(PyObject* self, PyObject* const* args, Py_ssize_t n_a
         node->static_id = static_id;
         bool some_ints = ints && PyObject_IsTrue(ints) == 1, some_floats = floats && PyObject_IsTrue(floats) == 1;
         if (some_ints || some_floats) {
-            node->attributes = new Attributes;
-            if (some_ints) node->attributes->ints = integers(ints, "ints must be a sequence of integers");
+            Attributes attributes;
+            if (some_ints) attributes.ints = integers(ints, "ints must be a sequence of integers");
             if (some_floats) {
                 PyObject* values = PySequence_Fast(floats, "floats must be a sequence of numbers");
                 Owned drop_values(values);
                 for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(values); ++i) {
                     double v = PyFloat_AsDouble(PySequence_Fast_GET_ITEM(values, i));
                     if (v == -1.0 && PyErr_Occurred()) throw PythonError{};
-                    node->attributes->floats.push_back(v);
+                    attributes.floats.push_back(v);
                 }
             }
+            node->attributes = AttributesRef(std::move(attributes));
         }
         return finish(node.release());
     });
@@ -601,7 +602,7 @@ PyObject* make_primitive_type() {
         {0, nullptr},
     };
     static PyType_Spec spec = {"mlxlite._graph.Primitive", sizeof(Primitive), 0,
-                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL, slots};
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR, slots};
     PyObject* type = PyType_FromSpec(&spec);
     primitive_type = reinterpret_cast<PyTypeObject*>(type);
     return type;

@@ -241,8 +241,7 @@ Node* try_getitem(Node* a, PyObject* index, Device device) {
         Node* inputs[] = {a};
         result = NodeRef(new_op(slice_op.get(), a->dtype, device, inputs, {layout.counts, a->rank}));
         result->static_id = slice_static(layout.mask);
-        result->attributes = new Attributes;
-        result->attributes->ints = layout.ints(a->rank);
+        result->attributes = AttributesRef({layout.ints(a->rank), {}});
     }
     if (!layout.reshaped) return result.release();
     return record_reshape(result.get(), {layout.shape, static_cast<std::size_t>(layout.rank)}, device);
@@ -259,8 +258,7 @@ Node* try_setitem(Node* a, PyObject* index, Node* value, Device device) {
     Node* inputs[] = {a, update.get()};
     NodeRef result(new_op(slice_update_op.get(), a->dtype, device, inputs, a->dims()));
     result->static_id = update_static(layout.mask);
-    result->attributes = new Attributes;
-    result->attributes->ints = layout.ints(a->rank);
+    result->attributes = AttributesRef({layout.ints(a->rank), {}});
     return result.release();
 }
 
@@ -282,8 +280,7 @@ Node* try_addmm(Node* c, Node* a, Node* b, double alpha, double beta, Device dev
     }
     Node* inputs[] = {c, a, b};
     NodeRef node(new_op(addmm_op.get(), a->dtype, device, inputs, {shape, rank}));
-    node->attributes = new Attributes;
-    node->attributes->floats = {alpha, beta};
+    node->attributes = AttributesRef({{}, {alpha, beta}});
     return node.release();
 }
 

@@ -76,13 +76,8 @@ Template::Template(std::span<Node* const> outputs, std::span<Node* const> argume
 }
 
 void Template::add(const Node* op) {
-    std::int32_t attributes = -1;
-    if (op->attributes) {
-        attributes = static_cast<std::int32_t>(attributes_.size());
-        attributes_.push_back(*op->attributes);
-    }
-    ops_.push_back({op->primitive, op->static_id, static_cast<std::uint32_t>(dims_.size()), attributes, op->n_inputs,
-                    op->rank, op->dtype, op->device});
+    ops_.push_back({op->primitive, op->static_id, static_cast<std::uint32_t>(dims_.size()), op->n_inputs, op->rank,
+                    op->dtype, op->device, op->attributes});
     dims_.insert(dims_.end(), op->shape, op->shape + op->rank);
 }
 
@@ -106,7 +101,7 @@ std::vector<NodeRef> Template::record(std::span<Node* const> given) const {
         for (int i = 0; i < op.n_inputs; ++i) inputs.push_back(resolve(*source++));
         NodeRef node(new_op(op.primitive, op.dtype, op.device, inputs, {dims_.data() + op.shape, op.rank}));
         node->static_id = op.static_id;
-        if (op.attributes >= 0) node->attributes = new Attributes(attributes_[static_cast<std::size_t>(op.attributes)]);
+        node->attributes = op.attributes;
         values.push_back(node.get());
         made.push_back(std::move(node));
     }

@@ -28,12 +28,12 @@ class Template {
     struct Op {
         Primitive* primitive;
         std::uint32_t static_id;
-        std::uint32_t shape;      // where in dims_ its shape begins
-        std::int32_t attributes;  // which of attributes_, -1 for none
+        std::uint32_t shape;  // where in dims_ its shape begins
         std::uint16_t n_inputs;
         std::uint8_t rank;
         Dtype dtype;
         Device device;
+        AttributesRef attributes;
     };
     void add(const Node* op);
 
@@ -43,7 +43,6 @@ class Template {
     std::vector<NodeRef> shared_;
     std::vector<std::uint32_t> inputs_;  // of all ops, one after the other
     std::vector<std::int64_t> dims_;
-    std::vector<Attributes> attributes_;
     std::vector<std::uint32_t> outputs_;
 };
 

@@ -201,7 +201,7 @@ class Reader {
         traced.name = call ? "call" : node->trace & kStopsGradients ? "stop_gradient" : node->primitive->c_name;
         traced.primitive = call ? 0 : node->primitive->id;
         traced.static_id = node->static_id;
-        if (node->attributes) traced.attributes = *node->attributes;
+        traced.attributes = node->attributes;
         traced.first = values_;
         for (std::size_t i = 0; i < count; ++i) {
             Node* given = input(i);
@@ -256,9 +256,9 @@ std::string TracedGraph::describe() {
         if (traced.info) return {};
         number(static_cast<std::int64_t>(traced.primitive) << 32 | traced.static_id);
         kind(traced.node.get());
-        number(static_cast<std::int64_t>(traced.attributes.ints.size() << 32 | traced.attributes.floats.size()));
-        for (std::int64_t value : traced.attributes.ints) number(value);
-        for (double value : traced.attributes.floats) number(std::bit_cast<std::int64_t>(value));
+        number(static_cast<std::int64_t>(traced.attributes->ints.size() << 32 | traced.attributes->floats.size()));
+        for (std::int64_t value : traced.attributes->ints) number(value);
+        for (double value : traced.attributes->floats) number(std::bit_cast<std::int64_t>(value));
         number(static_cast<std::int64_t>(traced.inputs.size()));
         for (std::size_t i = 0; i < traced.inputs.size(); ++i) {
             if (traced.sources[i] >= 0) {

@@ -50,7 +50,7 @@ struct TracedNode {
     const char* name = "";
     std::uint32_t primitive = 0;  // its id
     std::uint32_t static_id = 0;
-    Attributes attributes;
+    AttributesRef attributes;
     std::vector<NodeRef> inputs;
     std::vector<int> sources;  // of each input: the number of its value, -1 if it does not depend on an argument
     int first = 0;             // the number of the first result

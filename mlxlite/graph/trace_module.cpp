@@ -50,10 +50,10 @@ void bind_traces(nb::module_& m) {
         .def_prop_ro("shape", [](const TracedNode& n) { return int_tuple(n.node->dims()); })
         .def_prop_ro("dtype", [](const TracedNode& n) { return nb::steal(dtype_object(n.node->dtype)); })
         .def_prop_ro("static", [](const TracedNode& n) { return nb::borrow(static_value(n.static_id)); })
-        .def_prop_ro("ints", [](const TracedNode& n) { return int_tuple(n.attributes.ints); })
+        .def_prop_ro("ints", [](const TracedNode& n) { return int_tuple(n.attributes->ints); })
         .def_prop_ro("floats", [](const TracedNode& n) {
             nb::list floats;
-            for (double f : n.attributes.floats) floats.append(nb::float_(f));
+            for (double f : n.attributes->floats) floats.append(nb::float_(f));
             return nb::tuple(floats);
         });
 

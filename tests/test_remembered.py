@@ -1,0 +1,219 @@
+"""Functions that record one op, and are run only for arguments that are new to them."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+
+from tests.module_under_test import mx
+
+pytestmark = pytest.mark.mlxlite_only
+
+
+@pytest.fixture
+def counted():
+    """A remembered function of arrays and anything, and the list of the calls that were made to it."""
+    from mlxlite.core._registry import remembered
+
+    calls: list[tuple] = []
+
+    @remembered
+    def function(*args, **kwargs):
+        calls.append((args, kwargs))
+        first = next(a for a in args if isinstance(a, mx.array))
+        return mx.exp(first)
+
+    return function, calls
+
+
+def ones(*shape: int, dtype=None):
+    a = mx.ones(shape, dtype or mx.float32)
+    mx.eval(a)
+    return a
+
+
+def test_runs_once_for_arguments_that_are_alike(counted):
+    function, calls = counted
+    results = [function(mx.full((2, 3), float(i)), 7, 0.5, "causal", None, True, (1, 2), axis=-1) for i in range(4)]
+    assert len(calls) == 1
+    for i, result in enumerate(results):
+        np.testing.assert_allclose(np.array(result), np.full((2, 3), np.exp(np.float32(i))), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ((7,), {}),
+        ((7, 0.5, None), {"axis": 1}),
+        ((7, 0.5, None), {"dim": 0}),
+        ((7, 0.5, None, 0), {}),
+        ((8, 0.5, None), {"axis": 0}),
+        ((True, 0.5, None), {"axis": 0}),
+        ((7.0, 0.5, None), {"axis": 0}),
+        ((7, -0.5, None), {"axis": 0}),
+        ((7, 0.5, "none"), {"axis": 0}),
+        ((7, 0.5, None), {"axis": False}),
+        ((7, 0.5, (1, 2)), {"axis": 0}),
+        ((2**80, 0.5, None), {"axis": 0}),
+    ],
+    ids=repr,
+)
+def test_runs_for_other_arguments(counted, other):
+    function, calls = counted
+    a = ones(2)
+    function(a, 7, 0.5, None, axis=0)
+    arguments, named = other
+    function(a, *arguments, **named)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [((1, 2), [1, 2]), ((1, 2), (1, 3)), ((1, 2), (1, 2, 3)), ((1,), (True,)), (0.0, -0.0), ([], ())],
+    ids=repr,
+)
+def test_tells_apart_what_python_may_call_equal(counted, one, other):
+    function, calls = counted
+    a = ones(2)
+    for argument in (one, other, one, other):
+        function(a, argument)
+    assert len(calls) in (2, 3)  # what has a bool in a tuple is not remembered at all
+    assert [args[1] for args, _ in calls[:2]] == [one, other]
+    assert repr(calls[1][0][1]) == repr(other)
+
+
+def test_runs_for_another_shape_or_dtype(counted):
+    function, calls = counted
+    for a in (ones(2), ones(3), ones(2, 1), ones(2, dtype=mx.float16), ones(2, dtype=mx.bfloat16)):
+        result = function(a)
+        assert (result.shape, result.dtype) == (a.shape, a.dtype)
+        function(a + 1)
+    assert len(calls) == 5
+
+
+def test_a_list_that_has_changed_is_another_argument(counted):
+    function, calls = counted
+    a, axes = ones(2), [1]
+    function(a, axes)
+    axes[0] = 2
+    function(a, axes)
+    function(a, [2])
+    assert len(calls) == 2
+
+
+def test_nothing_is_remembered_of_what_cannot_be_compared(counted):
+    function, calls = counted
+    a = ones(2)
+    for argument in ({"axis": 1}, object(), np.float32(1), mx.cpu, 2**70, [1.5], [[1]]):
+        function(a, argument)
+        function(a, argument)
+    assert len(calls) == 14
+
+
+def test_forgets_the_oldest(counted):
+    function, calls = counted
+    a = ones(2)
+    for i in range(100):
+        function(a, i)
+    for i in range(99, 89, -1):
+        function(a, i)
+    assert len(calls) == 100
+    function(a, 0)
+    assert len(calls) == 101
+
+
+def test_an_error_is_raised_every_time():
+    for _ in range(3):
+        with pytest.raises(ValueError, match="weight must have the same size"):
+            mx.fast.rms_norm(ones(2, 3), ones(4), 1e-5)
+    for _ in range(3):
+        with pytest.raises(TypeError, match="expects an array"):
+            mx.fast.rms_norm([1.0], None, 1e-5)
+
+
+def test_one_array_in_two_places_does_not_confuse_later_calls():
+    q, k, v = (mx.random.normal((1, 2, 4, 8), key=mx.random.key(i)) for i in range(3))
+    attention = mx.fast.scaled_dot_product_attention
+
+    def expected(q, k, v):
+        scores = np.einsum("bhqd,bhkd->bhqk", *(np.array(a, np.float64) for a in (q, k))) * 0.5
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        return np.einsum("bhqk,bhkd->bhqd", weights / weights.sum(-1, keepdims=True), np.array(v, np.float64))
+
+    for arrays in ((q, q, q), (q, k, k), (q, k, v), (k, k, v), (v, q, k), (q, q, q)):
+        np.testing.assert_allclose(np.array(attention(*arrays, scale=0.5)), expected(*arrays), atol=1e-5)
+
+
+def test_arrays_of_a_list():
+    a, b = mx.array([1, 2]), mx.array([3, 4])
+    for _ in range(2):
+        assert mx.concatenate([a, b]).tolist() == [1, 2, 3, 4]
+        assert mx.concatenate([b, a]).tolist() == [3, 4, 1, 2]
+        assert mx.concatenate([a, a]).tolist() == [1, 2, 1, 2]
+        assert mx.concatenate([a, b, a + b]).tolist() == [1, 2, 3, 4, 4, 6]
+        assert mx.concatenate((a, mx.array([0.5, 1.5]))).tolist() == [1, 2, 0.5, 1.5]
+
+
+def test_no_op_gives_an_array_of_its_own():
+    for _ in range(3):
+        a = mx.array([[1, 2]])
+        b = mx.transpose(a, (0, 1))
+        b += 1
+        assert (a.tolist(), b.tolist()) == ([[1, 2]], [[2, 3]])
+
+
+def test_several_ops_are_recorded_each_time():
+    from mlxlite.core._registry import remembered
+
+    twice = remembered(lambda a: mx.exp(mx.exp(a)))
+    constant = ones(2)
+    with_constant = remembered(lambda a: a + constant)
+    for value in (0.0, 1.0):
+        a = mx.full((2,), value)
+        np.testing.assert_allclose(np.array(twice(a)), np.exp(np.exp(np.full(2, value))), rtol=1e-6)
+        np.testing.assert_allclose(np.array(with_constant(a)), np.full(2, value + 1))
+    constant = constant + 1
+    assert with_constant(mx.zeros(2)).tolist() == [2.0, 2.0]
+
+
+def test_on_the_device_of_the_moment():
+    a = ones(2, 3)
+    before = mx.default_device()
+    try:
+        assert mx.softmax(a).tolist() == mx.softmax(a, stream=mx.cpu).tolist()
+        mx.set_default_device(mx.cpu)
+        from mlxlite import _graph
+
+        for _ in range(2):
+            assert _graph.device_of(mx.softmax(a)) == mx.Device(mx.cpu)
+    finally:
+        mx.set_default_device(before)
+
+
+def test_gradients_of_a_remembered_op():
+    x = mx.array([0.5, 1.5, -1.0])
+    weights = mx.array([1.0, 2.0, 3.0])
+    for scale in (1.0, 2.0):
+        gradient = mx.grad(lambda x, scale=scale: (mx.softmax(scale * x, axis=-1) * weights).sum())(x)
+        s = np.exp(scale * np.array(x)) / np.exp(scale * np.array(x)).sum()
+        expected = scale * s * (np.array(weights) - (s * np.array(weights)).sum())
+        np.testing.assert_allclose(np.array(gradient), expected, rtol=1e-5)
+
+
+def test_is_a_function_to_python():
+    rope = mx.fast.rope
+    assert rope.__name__ == "rope" and rope.__module__ == "mlxlite.core.fast" and "arXiv:2104.09864" in rope.__doc__
+    assert list(inspect.signature(rope).parameters)[:2] == ["a", "dims"]
+    assert copy.deepcopy(rope) is rope and pickle.loads(pickle.dumps(rope)) is rope
+
+    class Holder:
+        act = mx.softmax
+
+    assert Holder.act is mx.softmax
+    assert mx.array([[0.0, 0.0]]).swapaxes(0, 1).shape == (2, 1)
+    with pytest.raises(TypeError, match="expected a function"):
+        type(rope)(3)
