@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard mlxlite/graph/*.cpp mlxlite/graph/*.h backend_cuda/runtime/*.cpp backend_cuda/runtime/*.h)
 
-.PHONY: test demo digits train-lm lora lint format stubs coverage gpu-test random-graphs bench test-against-mlx build clean
+.PHONY: test demo digits train-lm lora lint format stubs coverage gpu-test gpu-memcheck random-graphs bench test-against-mlx build clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -60,6 +60,10 @@ gpu-test:
 	cmake -S . -B build/gpu -G Ninja -DPython_EXECUTABLE=$$(command -v $(GPU_PYTHON)) > /dev/null
 	cmake --build build/gpu && cmake --install build/gpu --prefix . > /dev/null
 	PYTHONPATH=$(CURDIR):$$PYTHONPATH $(GPU_PYTHON) -m pytest -n $(GPU_WORKERS) --device gpu tests
+
+# After gpu-test, and where compute-sanitizer is: ARGS="--tool racecheck tests/test_reduce.py"
+gpu-memcheck:
+	PYTHONPATH=$(CURDIR):$$PYTHONPATH $(GPU_PYTHON) tools/memcheck.py $(ARGS)
 
 # 20,000 random graphs on the GPU against the CPU; ARGS="--device plans --graphs 3000" needs no GPU.
 random-graphs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from fnmatch import fnmatch
@@ -26,6 +27,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="cpu",
         help="where arrays of the tests live; plans: on the CPU, evaluated by the GPU's plans, which are simulated",
     )
+
+    parser.addoption(
+        "--part",
+        type=_part,
+        default=(0, 1),
+        metavar="I/N",
+        help="every Nth test from the Ith on, counted from 0: for several processes that know nothing of one another",
+    )
+
+
+def _part(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I < N")
+    return int(index), int(count)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,6 +76,8 @@ def why_no_gpu() -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    index, count = config.getoption("--part")
+    items[:] = items[index::count]
     reason = why_no_gpu()
     for item in items:
         if item.get_closest_marker("gpu") and reason:
