@@ -173,7 +173,7 @@ void Plan::launch(LaunchRequest& request) {
         mark_enqueued();
     }
     notes.commit();
-    request.ticket = ticket_now();
+    request.ticket = ticket_now(request.is_awaited);
 
     for (std::size_t i = 0; i < spec_.outputs.size(); ++i) {
         const OutputSpec& output = spec_.outputs[i];

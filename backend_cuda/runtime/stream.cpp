@@ -44,7 +44,7 @@ void destroy(const Doomed& doomed) {
 void destroy_later(Doomed doomed) {
     // A destructor must not throw; where no ticket can be made any more nothing is running either.
     try {
-        doomed.ticket = ticket_now();
+        doomed.ticket = ticket_now(true);
         if (!is_done(doomed.ticket)) {
             graveyard.push_back(doomed);
             return;
@@ -92,7 +92,7 @@ void copy_to_device(CUdeviceptr target, const void* source, std::size_t nbytes) 
     auto* from = static_cast<const std::byte*>(source);
     while (nbytes) {
         if (ring.used == kSegment) {
-            ring.tickets[ring.segment] = ticket_now();
+            ring.tickets[ring.segment] = ticket_now(true);
             ring.segment = (ring.segment + 1) % kSegments;
             ring.used = 0;
             wait_holding_gil(ring.tickets[ring.segment]);  // another upload must not enter this half-open segment

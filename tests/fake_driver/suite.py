@@ -55,6 +55,7 @@ class LaunchRequest(ctypes.Structure):
         ("n_leaves", ctypes.c_size_t),
         ("outputs", ctypes.POINTER(OutputBinding)),
         ("n_outputs", ctypes.c_size_t),
+        ("is_awaited", ctypes.c_bool),
         ("ticket", ctypes.c_uint64),
     )
 
@@ -116,7 +117,7 @@ def upload(array) -> Block:
     return Block(API.upload(data, len(data)))
 
 
-def launch(plan, sizes=(), scalars=(), leaves=(), n_outputs=1, rank=1):
+def launch(plan, sizes=(), scalars=(), leaves=(), n_outputs=1, rank=1, awaited=False):
     """Run the plan; scalars are floats, ints or complex numbers."""
     packed = b"".join(
         struct.pack("<ff", s.real, s.imag)
@@ -135,6 +136,7 @@ def launch(plan, sizes=(), scalars=(), leaves=(), n_outputs=1, rank=1):
         len(leaves),
         outputs,
         n_outputs,
+        awaited,
         0,
     )
     API.launch(plan, ctypes.byref(request))
@@ -641,13 +643,61 @@ def test_a_kernel_that_failed_is_an_error_where_it_is_waited_for():
     assert API.wait(out.ticket) == 0
 
 
+def calls_of(function):
+    gained, result = changed(function)
+    return gained.get("driver_calls", 0), result
+
+
+def test_launches_in_a_row_have_no_marks_between_them():
+    plan = add_plan()
+    a = upload(np.ones(2, np.float32))
+
+    def ticket_of_launch():  # the memory of its result is the next one's: nothing is patched
+        return launch(plan, [2], leaves=[a, a])[0].ticket
+
+    for _ in range(100):  # launches are marked for a while after somebody has waited for one that was not the last
+        ticket_of_launch()
+    calls, tickets = zip(*[calls_of(ticket_of_launch) for _ in range(20)], strict=True)
+    assert set(calls) == {1}
+    # The mark, and where events tell a look at one.
+    assert calls_of(lambda: API.wait(tickets[-1]))[0] == 1 + (not BY_WORD)
+    assert calls_of(lambda: [API.wait(ticket) for ticket in tickets])[0] == 0
+    np.testing.assert_array_equal(launch(plan, [2], leaves=[a, a])[0].numpy(), [2, 2])
+
+
+def test_a_launch_that_is_awaited_is_marked_at_once():
+    plan = add_plan()
+    a = upload(np.ones(2, np.float32))
+    API.wait(launch(plan, [2], leaves=[a, a], awaited=True)[0].ticket)
+    calls, (out,) = calls_of(lambda: launch(plan, [2], leaves=[a, a], awaited=True))
+    assert calls == 2
+    assert calls_of(lambda: API.wait(out.ticket))[0] == (not BY_WORD)
+
+
+def test_after_a_wait_for_an_earlier_launch_marks_are_made_at_once():
+    plan = add_plan()
+    a = upload(np.ones(2, np.float32))
+    _runtime.synchronize()
+    FAKE.fake_hold(1)
+    (first,) = launch(plan, [2], leaves=[a, a])
+    (second,) = launch(plan, [2], leaves=[a, a])
+    timer = threading.Timer(0.02, FAKE.fake_hold, (0,))
+    timer.start()
+    API.wait(first.ticket)
+    timer.join()
+    assert calls_of(lambda: API.wait(second.ticket))[0] == (not BY_WORD)
+    launch(plan, [2], leaves=[a, a])
+    marked = [calls_of(lambda: launch(plan, [2], leaves=[a, a]))[0] for _ in range(100)]
+    assert marked[0] == 2 and marked[-1] == 1 and marked == sorted(marked, reverse=True)
+
+
 def test_old_tickets_outlive_their_events():
     plan = add_plan()
     a = upload(np.ones(2, np.float32))
     (first,) = launch(plan, [2], leaves=[a, a])
-    for _ in range(600):
-        launch(plan, [2], leaves=[a, a])
-    assert API.wait(first.ticket) == 0
+    outs = [launch(plan, [2], leaves=[a, a], awaited=i % 2 == 0)[0] for i in range(700)]
+    for out in (first, outs[1], outs[500], outs[-1], outs[0]):
+        assert API.wait(out.ticket) == 0
 
 
 def test_large_uploads_and_downloads():
