@@ -54,6 +54,10 @@ class Arrays:
         """Until all that is queued is done."""
         self.module.synchronize()
 
+    def give_back(self) -> None:
+        """The memory that nothing uses, for other peers of the process."""
+        self.module.clear_cache()
+
 
 class Torch:
     """PyTorch, on the GPU if it sees one."""
@@ -97,3 +101,8 @@ class Torch:
         """Until all that is queued is done."""
         if self.on_gpu:
             self.module.cuda.synchronize()
+
+    def give_back(self) -> None:
+        """The memory that nothing uses, for other peers of the process."""
+        if self.on_gpu:
+            self.module.cuda.empty_cache()

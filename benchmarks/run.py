@@ -2,8 +2,8 @@
 
     python benchmarks/run.py overhead array kernels matmul attention llm train
 
-Every peer runs in a process of its own, one after the other on the same machine. A peer that is not installed is left
-out, and said to be.
+Every peer runs in a process of its own, one after the other on the same machine; those of `matmul` take turns in one
+process. A peer that is not installed is left out, and said to be.
 """
 
 from __future__ import annotations
@@ -47,9 +47,26 @@ def _gpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def _measure(suite: str, peer: str, limit: float) -> dict[str, Any]:
-    """The figures of one peer, from a process of its own."""
-    command = [sys.executable, __file__, "--child", suite, peer]
+def _measure(suite: str, peers: list[str], limit: float) -> dict[str, dict[str, Any]]:
+    """The figures of each peer."""
+    if not takes_turns(suite):
+        return {peer: _in_a_process(suite, peer, limit) for peer in peers}
+    together = _in_a_process(suite, ",".join(peers), limit * len(peers))
+    return {peer: together for peer in peers} if ERROR in together else together
+
+
+def takes_turns(suite: str) -> bool:
+    """Whether the peers are measured in one process."""
+    return hasattr(_module_of(suite), "measure_in_turns")
+
+
+def _module_of(suite: str) -> Any:
+    return importlib.import_module(f"benchmarks.suites.{suite}")
+
+
+def _in_a_process(suite: str, peers: str, limit: float) -> dict[str, Any]:
+    """What a suite measures of a peer, or of several with commas between them, in a process of its own."""
+    command = [sys.executable, __file__, "--child", suite, peers]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, cwd=ROOT)
     except subprocess.TimeoutExpired:
@@ -137,26 +154,25 @@ def main() -> int:
     parser.add_argument("--peers", help="comma-separated; by default each suite's own that are installed")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out", help="folder for JSON and plots")
     parser.add_argument("--limit", type=float, default=600, help="seconds for one peer and suite")
-    parser.add_argument("--child", nargs=2, metavar=("SUITE", "PEER"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, metavar=("SUITE", "PEERS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        suite, peer = options.child
-        figures = importlib.import_module(f"benchmarks.suites.{suite}").measure(peer)
-        print("RESULT " + json.dumps(figures), flush=True)
+        suite, peers = options.child
+        module = _module_of(suite)
+        measured = module.measure_in_turns(peers.split(",")) if takes_turns(suite) else module.measure(peers)
+        print("RESULT " + json.dumps(measured), flush=True)
         return 0
     failed = False
     options.out.mkdir(parents=True, exist_ok=True)
     for suite in options.suites:
         if suite not in SUITES:
             parser.error(f"there is no suite {suite!r}: {', '.join(SUITES)}")
-        wanted = (
-            options.peers.split(",") if options.peers else importlib.import_module(f"benchmarks.suites.{suite}").PEERS
-        )
+        wanted = options.peers.split(",") if options.peers else _module_of(suite).PEERS
         present = [p for p in wanted if _installed(p)]
         for peer in wanted:
             if peer not in present:
                 print(f"({peer} is not installed)")
-        results = {peer: _measure(suite, peer, options.limit) for peer in present}
+        results = _measure(suite, present, options.limit)
         failed = failed or ERROR in results.get("mlxlite", {})
         machine = {"gpu": _gpu(), "python": platform.python_version()}
         versions = {peer: _version(peer) for peer in present}

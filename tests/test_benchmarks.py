@@ -181,3 +181,21 @@ def test_queued_calls_take_turns_and_are_waited_for_once_a_row(monkeypatch: pyte
     found = timing.queued_us([call("a"), call("b")], wait, aim_us=1001)
     assert found == pytest.approx(100)
     assert rows == ["abab", "ab", *["ababababab"] * 6]
+
+
+def test_peers_take_turns_in_rows_of_one_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, now = [""], 0.0
+
+    def peer(name: str, microseconds: float) -> tuple[Any, Any]:
+        def call() -> None:
+            nonlocal now
+            now += 1e-6 * microseconds
+            rows[-1] += name
+
+        return call, lambda: rows.append("")
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    found = timing.in_turns_us([peer("a", 100), peer("b", 250)], aim_us=501)
+    assert found == pytest.approx([100, 250])
+    a, b = "a" * 5, "b" * 5
+    assert rows[:-1] == ["aaa", "bbb", "aaa", "bbb", a, b, b, a, a, b, b, a, a, b]

@@ -1,4 +1,5 @@
-"""Benchmark suites: `measure(peer) -> {case: Figure}`. Smaller is better unless the unit is a rate (`RATES`)."""
+"""Benchmark suites: `measure(peer) -> {case: Figure}`, or `measure_in_turns(peers) -> {peer: {case: Figure}}` where the
+peers take turns in one process. Smaller is better unless the unit is a rate (`RATES`)."""
 
 from __future__ import annotations
 

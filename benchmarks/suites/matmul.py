@@ -1,8 +1,9 @@
 """Matrix products: large ones by their operations, products of a few rows by the bytes of their weights.
 
 Model: 2 operations a row, column and inner place, of 990 TFLOP/s in 16 bits; a few rows read their weights, at the rate
-of a copy. Products are measured in chains, each the operand of the next, so that none runs beside another; a
-chain is one evaluation, in torch one CUDA graph.
+of a copy. Products are measured in chains, each the operand of the next, so that none runs beside another; a chain is
+one evaluation, in torch one CUDA graph. The peers take turns, chain by chain: large products draw so much power that
+the clock falls, and what runs second in a minute of them would seem slower.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from benchmarks.peers import peer_named
 from benchmarks.suites import Figure
-from benchmarks.timing import queued_us
+from benchmarks.timing import in_turns_us
 
 PEERS = ("mlxlite", "torch")
 LINKS = 4  # products in a chain of large ones
@@ -94,26 +95,29 @@ class Chain:
         return x
 
 
-def measure(peer: str) -> dict[str, Figure]:
-    """TFLOP/s and TB/s of a peer, float32 with TF32; the size from MLXLITE_BENCH_MATMUL, full by default."""
+def measure_in_turns(peers: list[str]) -> dict[str, dict[str, Figure]]:
+    """TFLOP/s and TB/s of each peer, float32 with TF32; the size from MLXLITE_BENCH_MATMUL, full by default."""
     size = SIZES[os.environ.get("MLXLITE_BENCH_MATMUL", "full")]
     os.environ["MLX_ENABLE_TF32"] = "1"
     os.environ.setdefault("MLXLITE_MATMUL_TUNING", "30")  # seconds: there are more products here than programs have
-    on = peer_named(peer)
-    out: dict[str, Figure] = {}
-    for chain in large(size):
-        out[chain.name] = (chain.operations / _time(chain, on) / 1e6, "TFLOP/s")
-    for chain in few_rows(size):
-        out[chain.name] = (chain.weight_bytes / _time(chain, on) / 1e6, "TB/s")
+    faces = [peer_named(peer) for peer in peers]
+    out: dict[str, dict[str, Figure]] = {peer: {} for peer in peers}
+    for chains, amount, unit in ((large, "operations", "TFLOP/s"), (few_rows, "weight_bytes", "TB/s")):
+        for chain in chains(size):
+            times = in_turns_us([(_call(chain, on), on.wait) for on in faces])
+            for peer, microseconds in zip(peers, times, strict=True):
+                out[peer][chain.name] = (getattr(chain, amount) / microseconds / 1e6, unit)
+            for on in faces:
+                on.give_back()
     return out
 
 
-def _time(chain: Chain, on: Any) -> float:
-    """Microseconds of a chain. Weights are scaled so that its numbers stay of one size."""
+def _call(chain: Chain, on: Any) -> Callable[[], Any]:
+    """Queues a chain. Weights are scaled so that its numbers stay of one size."""
     x = on.make((chain.input, chain.dtype))
     fan_in = (chain.before, chain.after)
     weights = [on.make((chain.weight(i), chain.dtype), fan_in[i % 2] ** -0.5) for i in range(chain.links)]
-    return queued_us([on.replayed(chain, x, *weights)], on.wait)
+    return on.replayed(chain, x, *weights)
 
 
 def large(size: Size) -> Iterator[Chain]:
