@@ -13,13 +13,14 @@ from typing import Any
 
 from .. import _graph
 from . import shape as shapes
-from ._registry import array, require_array, to_dtype
+from ._registry import array, remembered, require_array, to_dtype
 from .matmul import matmul
 from .windows import sliding_windows
 
 _FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
+@remembered
 def conv_general(
     input: array,
     weight: array,
@@ -213,6 +214,7 @@ def _numbers(name: str, rank: int, **arguments: Any) -> list[Any]:
 # ---- by the number of spatial dims
 
 
+@remembered
 def conv1d(
     input: array,
     weight: array,
@@ -242,6 +244,7 @@ def conv1d(
     return conv_general(input, weight, stride, padding, dilation, 1, groups, stream=stream)
 
 
+@remembered
 def conv2d(
     input: array,
     weight: array,
@@ -262,6 +265,7 @@ def conv2d(
     return conv_general(input, weight, steps, pads, dilations, 1, groups, stream=stream)
 
 
+@remembered
 def conv3d(
     input: array,
     weight: array,
@@ -307,6 +311,7 @@ def _transposed(
     return conv_general(input, weight, 1, (before, after), dilations, numbers[0], groups, True, stream=stream)
 
 
+@remembered
 def conv_transpose1d(
     input: array,
     weight: array,
@@ -340,6 +345,7 @@ def conv_transpose1d(
     return _transposed("conv_transpose1d", 1, input, weight, stride, padding, dilation, output_padding, groups, stream)
 
 
+@remembered
 def conv_transpose2d(
     input: array,
     weight: array,
@@ -360,6 +366,7 @@ def conv_transpose2d(
     return _transposed("conv_transpose2d", 2, input, weight, stride, padding, dilation, output_padding, groups, stream)
 
 
+@remembered
 def conv_transpose3d(
     input: array,
     weight: array,
@@ -380,6 +387,7 @@ def conv_transpose3d(
     return _transposed("conv_transpose3d", 3, input, weight, stride, padding, dilation, output_padding, groups, stream)
 
 
+@remembered
 def convolve(a: array, v: array, /, mode: str = "full", *, stream: Any = None) -> array:
     """The convolution of two vectors, as in signal processing: the shorter is turned round and moved along the longer.
 

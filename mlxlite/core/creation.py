@@ -10,7 +10,7 @@ from typing import Any
 from .. import _graph
 from . import elementwise as ew
 from . import shape as shapes
-from ._registry import Dtype, array, general, is_inexact, normalize_shape, require_array, to_dtype
+from ._registry import Dtype, array, general, is_inexact, normalize_shape, remembered, require_array, to_dtype
 
 _full = general("full", "creation")
 _arange = general("arange", "creation")
@@ -18,6 +18,7 @@ _arange = general("arange", "creation")
 _INT32_MAX = 2**31 - 1
 
 
+@remembered
 def full(shape: int | Sequence[int], vals: Any, dtype: Dtype | None = None, *, stream: Any = None) -> array:
     """An array filled with a number, or with an array broadcast to the shape.
 
@@ -46,28 +47,33 @@ def full(shape: int | Sequence[int], vals: Any, dtype: Dtype | None = None, *, s
     return _full.record((value,), dims, value.dtype, stream=stream)
 
 
+@remembered
 def full_like(a: array, vals: Any, dtype: Dtype | None = None, *, stream: Any = None) -> array:
     """`full` of a's shape, and of its dtype unless one is given."""
     require_array(a, "full_like")
     return full(a.shape, vals, dtype or a.dtype, stream=stream)
 
 
+@remembered
 def zeros(shape: int | Sequence[int], dtype: Dtype | None = _graph.float32, *, stream: Any = None) -> array:
     """An array of zeros (float32 unless a dtype is given)."""
     return full(shape, 0, dtype or _graph.float32, stream=stream)
 
 
+@remembered
 def zeros_like(a: array, /, dtype: Dtype | None = None, *, stream: Any = None) -> array:
     """Zeros of a's shape, and of its dtype unless one is given."""
     require_array(a, "zeros_like")
     return full(a.shape, 0, dtype or a.dtype, stream=stream)
 
 
+@remembered
 def ones(shape: int | Sequence[int], dtype: Dtype | None = _graph.float32, *, stream: Any = None) -> array:
     """An array of ones (float32 unless a dtype is given)."""
     return full(shape, 1, dtype or _graph.float32, stream=stream)
 
 
+@remembered
 def ones_like(a: array, /, dtype: Dtype | None = None, *, stream: Any = None) -> array:
     """Ones of a's shape, and of its dtype unless one is given."""
     require_array(a, "ones_like")
@@ -91,6 +97,7 @@ def _number(value: Any, name: str) -> int | float:
         return float(value)
 
 
+@remembered
 def arange(
     start: Any = None, stop: Any = None, step: Any = None, dtype: Dtype | None = None, *, stream: Any = None
 ) -> array:
@@ -138,6 +145,7 @@ def arange(
     return _arange.record((), (count,), dtype, ints=(first, int(start + step) - first), stream=stream)
 
 
+@remembered
 def linspace(
     start: Any,
     stop: Any,
@@ -169,6 +177,7 @@ def _band(n: int, m: int | None, k: int, compare: Any, stream: Any) -> array:
     return compare(ew.add(shapes.expand_dims(rows, 1, stream=stream), int(k), stream=stream), columns, stream=stream)
 
 
+@remembered
 def eye(n: int, m: int | None = None, k: int = 0, dtype: Dtype | None = _graph.float32, *, stream: Any = None) -> array:
     """The (n, m) matrix with ones on the k-th diagonal. ValueError for negative n or m."""
     if n < 0 or (m is not None and m < 0):
@@ -176,11 +185,13 @@ def eye(n: int, m: int | None = None, k: int = 0, dtype: Dtype | None = _graph.f
     return to_dtype(_band(n, m, k, ew.equal, stream), dtype or _graph.float32, stream)
 
 
+@remembered
 def identity(n: int, dtype: Dtype | None = _graph.float32, *, stream: Any = None) -> array:
     """The (n, n) identity matrix."""
     return eye(n, dtype=dtype, stream=stream)
 
 
+@remembered
 def tri(n: int, m: int | None = None, k: int = 0, dtype: Dtype | None = None, *, stream: Any = None) -> array:
     """The (n, m) matrix with ones on and below the k-th diagonal."""
     n, m = max(0, n), None if m is None else max(0, m)
@@ -195,16 +206,19 @@ def _triangle(x: array, k: int, name: str, lower: bool, stream: Any) -> array:
     return ew.where(mask, x, zero, stream=stream) if lower else ew.where(mask, zero, x, stream=stream)
 
 
+@remembered
 def tril(x: array, k: int = 0, *, stream: Any = None) -> array:
     """The array with zeros above the k-th diagonal of its last two dims. ValueError for fewer than two."""
     return _triangle(x, k, "tril", True, stream)
 
 
+@remembered
 def triu(x: array, k: int = 0, *, stream: Any = None) -> array:
     """The array with zeros below the k-th diagonal of its last two dims. ValueError for fewer than two."""
     return _triangle(x, k, "triu", False, stream)
 
 
+@remembered
 def diag(a: array, /, k: int = 0, *, stream: Any = None) -> array:
     """The k-th diagonal of a matrix, or the square matrix with a vector on it. ValueError for other dims."""
     ndim = require_array(a, "diag").ndim

@@ -11,12 +11,13 @@ from .. import _graph
 from . import elementwise as ew
 from . import reduce as reductions
 from . import shape as shapes
-from ._registry import array, require_array
+from ._registry import array, remembered, require_array
 from .matmul import matmul
 
 _LETTERS = frozenset(string.ascii_letters)
 
 
+@remembered
 def einsum(subscripts: str, *operands: array, stream: Any = None) -> array:
     """A sum of products named by letters.
 

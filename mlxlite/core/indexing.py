@@ -188,6 +188,7 @@ def _check_not_empty(a: array, axes: Sequence[int], index_shape: tuple[int, ...]
 # ---- reading
 
 
+@remembered
 def getitem(a: array, index: Any) -> array:
     """`a[index]`, with NumPy's meaning.
 
@@ -283,6 +284,7 @@ def _getitem_arrays(a: array, layout: _Layout) -> array:
 # ---- writing
 
 
+@remembered
 def setitem(a: array, index: Any, value: Any) -> array:
     """The array that `a` is after `a[index] = value`.
 
@@ -427,6 +429,23 @@ def _masked(a: array, mask: array, update: array) -> array:
     return ew.where(wide, _graph.reshape(rows, shape), a)
 
 
+_COMBINE = {"add": ew.add, "prod": ew.multiply, "max": ew.maximum, "min": ew.minimum}
+
+
+@remembered
+def _combined(a: array, index: Any, value: Any, mode: str) -> array:
+    """The array with `value` combined with its indexed elements, with every occurrence of an index that is repeated."""
+    update = _value(value, a)
+    index, arrays = _normalized(index if index.__class__ is tuple else (index,))
+    layout = _read(a.shape, index)
+    if arrays:
+        return _update_arrays(a, layout, update, mode)
+    # Without index arrays no element is met twice.
+    part = _view(a, layout)
+    fitted = _fit(update, layout)
+    return _update_view(a, layout._replace(shape=layout.counts, reshaped=False), _COMBINE[mode](part, fitted))
+
+
 class ArrayAt:
     """`a.at[index]`: updates that count every occurrence of a repeated index.
 
@@ -446,23 +465,14 @@ class ArrayAt:
         result._index, result._indexed = index, True
         return result
 
-    def _apply(self, value: Any, mode: str, function: Any) -> array:
+    def _apply(self, value: Any, mode: str) -> array:
         if not self._indexed:
             raise ValueError("must give indices to array.at: a.at[index]")
-        a, index = self._array, self._index
-        update = _value(value, a)
-        index, arrays = _normalized(index if index.__class__ is tuple else (index,))
-        layout = _read(a.shape, index)
-        if arrays:
-            return _update_arrays(a, layout, update, mode)
-        # Without index arrays no element is met twice.
-        part = _view(a, layout)
-        fitted = _fit(update, layout)
-        return _update_view(a, layout._replace(shape=layout.counts, reshaped=False), function(part, fitted))
+        return _combined(self._array, self._index, value, mode)
 
     def add(self, value: Any) -> array:
         """a with `value` added to the indexed elements."""
-        return self._apply(value, "add", ew.add)
+        return self._apply(value, "add")
 
     def subtract(self, value: Any) -> array:
         """a with `value` subtracted from the indexed elements."""
@@ -470,23 +480,23 @@ class ArrayAt:
             negated = -value  # an array of bools has no negative, and unsigned integers have no -1
         else:
             negated = ew.negative(_value(value, self._array))
-        return self._apply(negated, "add", ew.add)
+        return self._apply(negated, "add")
 
     def multiply(self, value: Any) -> array:
         """a with the indexed elements multiplied by `value`."""
-        return self._apply(value, "prod", ew.multiply)
+        return self._apply(value, "prod")
 
     def divide(self, value: Any) -> array:
         """a with the indexed elements divided by `value` (multiplied by its reciprocal in a's dtype)."""
-        return self._apply(ew.reciprocal(_value(value, self._array)), "prod", ew.multiply)
+        return self._apply(ew.reciprocal(_value(value, self._array)), "prod")
 
     def maximum(self, value: Any) -> array:
         """a with the indexed elements raised to `value` where they are less."""
-        return self._apply(value, "max", ew.maximum)
+        return self._apply(value, "max")
 
     def minimum(self, value: Any) -> array:
         """a with the indexed elements lowered to `value` where they are greater."""
-        return self._apply(value, "min", ew.minimum)
+        return self._apply(value, "min")
 
 
 # ---- functions
@@ -572,6 +582,7 @@ def take_along_axis(a: array, /, indices: array, axis: int | None = -1, *, strea
     return _take_along_axis.record((a, indices), shape, a.dtype, (axis,), stream=stream)
 
 
+@remembered
 def put_along_axis(a: array, /, indices: array, values: array, axis: int | None = None, *, stream: Any = None) -> array:
     """`a` with `a[..., indices[..., i, ...], ...] = values[..., i, ...]` along an axis.
 
@@ -631,6 +642,7 @@ def _dynamic_starts(
     return positions
 
 
+@remembered
 def slice(
     a: array, start_indices: array, axes: Sequence[int], slice_size: Sequence[int], *, stream: Any = None
 ) -> array:
@@ -666,6 +678,7 @@ def slice(
     return a
 
 
+@remembered
 def slice_update(a: array, update: array, start_indices: array, axes: Sequence[int], *, stream: Any = None) -> array:
     """`a` with a part replaced whose place is computed: `start_indices` is an array.
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from .. import _graph
 from . import elementwise as ew
 from . import shape as shapes
-from ._registry import Dtype, array, general, is_inexact, normalize_axis, require_array, to_dtype
+from ._registry import Dtype, array, general, is_inexact, normalize_axis, remembered, require_array, to_dtype
 
 _matmul = general("matmul", "contraction")
 _addmm = general("addmm", "contraction")
@@ -117,6 +117,7 @@ def addmm(c: array, a: array, b: array, /, alpha: float = 1.0, beta: float = 1.0
     return _drop_vector_dims(out, a, b, stream)
 
 
+@remembered
 def inner(a: array, b: array, /, *, stream: Any = None) -> array:
     """Sums of products over the last dims: (..., K), (..., K) -> all other dims of a, then of b."""
     require_array(a, "inner")
@@ -128,6 +129,7 @@ def inner(a: array, b: array, /, *, stream: Any = None) -> array:
     return tensordot(a, b, [[-1], [-1]], stream=stream)
 
 
+@remembered
 def outer(a: array, b: array, /, *, stream: Any = None) -> array:
     """Every product of an element of a and one of b: (a.size, b.size)."""
     require_array(a, "outer")
@@ -136,6 +138,7 @@ def outer(a: array, b: array, /, *, stream: Any = None) -> array:
     return ew.multiply(column, shapes.flatten(b, stream=stream), stream=stream)
 
 
+@remembered
 def kron(a: array, b: array, *, stream: Any = None) -> array:
     """The Kronecker product: every element of a replaced by it times b."""
     require_array(a, "kron")
@@ -151,6 +154,7 @@ def kron(a: array, b: array, *, stream: Any = None) -> array:
     return _graph.reshape(product, [m * n for m, n in zip(left, right, strict=True)], stream)
 
 
+@remembered
 def tensordot(a: array, b: array, /, axes: int | Sequence[Sequence[int]] = 2, *, stream: Any = None) -> array:
     """Sums of products over pairs of axes.
 

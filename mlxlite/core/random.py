@@ -5,18 +5,30 @@ Without a key, one is split off the state, which `seed` sets.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import operator
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 from .. import _graph
 from . import elementwise as _ew
 from . import indexing as _indexing
 from . import reduce as _reduce
 from . import shape as _shapes
-from ._registry import Dtype, array, as_array, general, is_inexact, normalize_axis, normalize_shape, to_dtype
+from ._registry import (
+    Dtype,
+    array,
+    as_array,
+    general,
+    is_inexact,
+    normalize_axis,
+    normalize_shape,
+    remembered,
+    to_dtype,
+)
 from .sort import argsort as _argsort
 
 __all__ = [
@@ -101,6 +113,26 @@ def _check_key(value: Any) -> array:
 _UNSIGNED = {1: _graph.uint8, 2: _graph.uint16, 4: _graph.uint32}
 
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _drawing(function: _Function) -> _Function:
+    """The function, remembered, with a key that is split off the state where it is given none."""
+    drawn = remembered(function)
+    position = list(inspect.signature(function).parameters).index("key")
+
+    @functools.wraps(function)
+    def with_key(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > position:
+            if args[position] is None:
+                args = (*args[:position], state._next(), *args[position + 1 :])
+        elif kwargs.get("key") is None:
+            kwargs["key"] = state._next()
+        return drawn(*args, **kwargs)
+
+    return cast(_Function, with_key)
+
+
 def _bits(shape: Sequence[int], key: array | None, stream: Any, width: int = 4) -> array:
     """Uniform unsigned integers of `width` bytes."""
     if any(n < 0 for n in shape):
@@ -109,6 +141,7 @@ def _bits(shape: Sequence[int], key: array | None, stream: Any, width: int = 4) 
     return _random_bits.record((used,), shape, _UNSIGNED[width], (width,), stream=stream)
 
 
+@remembered
 def split(key: array, num: int = 2, stream: Any = None) -> array:
     """`num` keys that follow from a key.
 
@@ -143,6 +176,7 @@ def _unit(shape: tuple[int, ...], dtype: Dtype, key: array | None, stream: Any) 
     return _ew.minimum(scaled, _BELOW_ONE[dtype.name], stream=s)
 
 
+@_drawing
 def uniform(
     low: Any = 0,
     high: Any = 1,
@@ -181,6 +215,7 @@ def uniform(
     return _ew.add(_ew.multiply(_ew.subtract(upper, lower, stream=s), unit, stream=s), lower, stream=s)
 
 
+@_drawing
 def normal(
     shape: Sequence[int] = (),
     dtype: Dtype | None = _graph.float32,
@@ -227,6 +262,7 @@ def _normal(dims: tuple[int, ...], dtype: Dtype, scale: float, key: array | None
     return to_dtype(_ew.multiply(_ew.erfinv(flat, stream=s), math.sqrt(2) * scale, stream=s), dtype, s)
 
 
+@_drawing
 def randint(
     low: Any,
     high: Any,
@@ -251,6 +287,7 @@ def randint(
     return to_dtype(_ew.floor(uniform(low, high, shape, _graph.float32, key, s), stream=s), dtype, s)
 
 
+@_drawing
 def bernoulli(p: Any = 0.5, shape: Sequence[int] | None = None, key: array | None = None, stream: Any = None) -> array:
     """True with probability p.
 
@@ -275,6 +312,7 @@ def bernoulli(p: Any = 0.5, shape: Sequence[int] | None = None, key: array | Non
     return _ew.less(_unit(dims, _graph.float32, key, s), to_dtype(chance, _graph.float32, s), stream=s)
 
 
+@_drawing
 def truncated_normal(
     lower: Any,
     upper: Any,
@@ -309,6 +347,7 @@ def truncated_normal(
     return _ew.maximum(_ew.minimum(high, drawn, stream=s), low, stream=s)
 
 
+@_drawing
 def gumbel(
     shape: Sequence[int] = (), dtype: Dtype | None = _graph.float32, key: array | None = None, stream: Any = None
 ) -> array:
@@ -318,6 +357,7 @@ def gumbel(
     return _ew.negative(_ew.log(_ew.negative(_ew.log(u, stream=s), stream=s), stream=s), stream=s)
 
 
+@_drawing
 def laplace(
     shape: Sequence[int] = (),
     dtype: Dtype | None = _graph.float32,
@@ -339,6 +379,7 @@ def laplace(
     return drawn if loc is None else _ew.add(drawn, to_dtype(as_array(loc), dtype, s), stream=s)
 
 
+@_drawing
 def categorical(
     logits: array,
     axis: int = -1,
@@ -389,6 +430,7 @@ def _gumbel_max(logits: array, shape: tuple[int, ...], axis: int, key: array | N
     return _reduce.argmax(_ew.add(noise, logits, stream=s), axis, stream=s)
 
 
+@_drawing
 def permutation(x: int | array, axis: int = 0, key: array | None = None, stream: Any = None) -> array:
     """The integers below x in random order, or an array with its elements along an axis in random order.
 

@@ -192,6 +192,7 @@ def _reciprocal(count: int) -> float:
     return 1.0 / count if count else float("inf")
 
 
+@remembered
 def mean(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """The mean over axes, in a's dtype, or float32 for bool and integers. NaN over no elements."""
     found = _graph.try_reduce(_sum, a, axis, keepdims, None, stream)
@@ -207,6 +208,7 @@ def _scalar(value: float, dtype: Dtype) -> Any:
     return value if dtype.category == "complex" else _graph.scalar(value, dtype)
 
 
+@remembered
 def var(a: array, /, axis: Axes = None, keepdims: bool = False, ddof: int = 0, *, stream: Any = None) -> array:
     """The variance over axes, the sum of squared distances from the mean divided by n - ddof.
 
@@ -231,12 +233,14 @@ def _max_int(n: int) -> int:
     return n if n > 0 else 0  # too few samples: 0 / 0 or x / 0, not a negative variance
 
 
+@remembered
 def std(a: array, /, axis: Axes = None, keepdims: bool = False, ddof: int = 0, *, stream: Any = None) -> array:
     """The standard deviation over axes, sqrt(var)."""
     require_array(a, "std")
     return ew.sqrt(var(a, axis, keepdims, ddof, stream=stream), stream=stream)
 
 
+@remembered
 def median(a: array, /, axis: Axes = None, keepdims: bool = False, *, stream: Any = None) -> array:
     """The middle value over axes, or the mean of the two middle ones; NaN if there is one.
 
@@ -401,6 +405,7 @@ def array_equal(a: Any, b: Any, equal_nan: bool = False, stream: Any = None) -> 
     return all(same, stream=stream)
 
 
+@remembered
 def trace(
     a: array,
     /,
@@ -431,6 +436,7 @@ def count_nonzero(a: array, /, *, axis: Axes = None, keepdims: bool = False, str
     return sum(nonzero, axis, keepdims, stream=stream)
 
 
+@remembered
 def diff(a: array, /, n: int = 1, axis: int = -1, *, stream: Any = None) -> array:
     """Differences of neighbours along an axis, taken n times (for bool: whether they differ).
 
@@ -450,6 +456,7 @@ def diff(a: array, /, n: int = 1, axis: int = -1, *, stream: Any = None) -> arra
     return result
 
 
+@remembered
 def vecdot(a: array, b: array, /, *, axis: int = -1, stream: Any = None) -> array:
     """Sums of conj(a) * b along an axis. ValueError unless it is an axis of one size in both."""
     require_array(a, "vecdot")

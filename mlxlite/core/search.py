@@ -9,7 +9,7 @@ from .. import _graph
 from . import elementwise as ew
 from . import reduce as reductions
 from . import shape as shapes
-from ._registry import array, as_array, is_inexact, require_array, to_dtype
+from ._registry import array, as_array, is_inexact, remembered, require_array, to_dtype
 from .creation import arange, full
 from .indexing import put_along_axis, take
 from .sort import argsort
@@ -26,6 +26,7 @@ def _before(a: array, b: array, or_equal: bool, stream: Any) -> array:
     return ew.logical_or(before, last, stream=stream)
 
 
+@remembered
 def searchsorted(sorted_sequence: array, values: array, /, side: str = "left", *, stream: Any = None) -> array:
     """Where values would be put into a sorted vector.
 

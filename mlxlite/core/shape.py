@@ -57,6 +57,7 @@ def reshape(a: array, /, shape: Sequence[int], *, stream: Any = None) -> array:
     return _graph.reshape(a, list(map(operator.index, shape)), stream)
 
 
+@remembered
 def flatten(a: array, /, start_axis: int = 0, end_axis: int = -1, *, stream: Any = None) -> array:
     """The dims from start_axis through end_axis made one; a 0-d array becomes 1-d. Axes beyond the ends are clamped."""
     shape = require_array(a, "flatten").shape
@@ -70,6 +71,7 @@ def flatten(a: array, /, start_axis: int = 0, end_axis: int = -1, *, stream: Any
     return _graph.reshape(a, [*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]], stream)
 
 
+@remembered
 def unflatten(a: array, /, axis: int, shape: Sequence[int], *, stream: Any = None) -> array:
     """One dim made several. ValueError unless `shape` (-1: what is left) has as many elements."""
     dims = require_array(a, "unflatten").shape
@@ -251,6 +253,7 @@ def reverse(a: array, axis: int, *, stream: Any = None) -> array:
     return slice_along(a, axis, n - 1, -1, -1, stream=stream) if n > 1 else a
 
 
+@remembered
 def flip(a: array, /, axis: int | Sequence[int] | None = None, *, stream: Any = None) -> array:
     """A view with axes turned round; all of them for None."""
     result = alias(require_array(a, "flip"))
@@ -266,6 +269,7 @@ def matrix_transpose(a: array, /, *, stream: Any = None) -> array:
     return swapaxes(a, -1, -2, stream=stream)
 
 
+@remembered
 def diagonal(a: array, offset: int = 0, axis1: int = 0, axis2: int = 1, stream: Any = None) -> array:
     """The diagonal j = i + offset of the matrices along two axes, as a last axis.
 
@@ -402,6 +406,7 @@ def concatenate(arrays: Sequence[array], axis: int | None = 0, *, stream: Any = 
 concat = concatenate
 
 
+@remembered
 def stack(arrays: Sequence[array], axis: int | None = 0, *, stream: Any = None) -> array:
     """Arrays of one shape joined along a new axis (the first for None). ValueError for none or differing shapes."""
     arrays = [require_array(a, "stack") for a in arrays]
@@ -413,6 +418,7 @@ def stack(arrays: Sequence[array], axis: int | None = 0, *, stream: Any = None) 
     return concatenate([expand_dims(a, axis, stream=stream) for a in arrays], axis, stream=stream)
 
 
+@remembered
 def split(a: array, /, indices_or_sections: int | Sequence[int], axis: int = 0, *, stream: Any = None) -> list[array]:
     """Views of the parts of an array along an axis.
 
@@ -443,6 +449,7 @@ def split(a: array, /, indices_or_sections: int | Sequence[int], axis: int = 0, 
     return [part_of(a, axis, i, sections, stream=stream) for i in range(sections)]
 
 
+@remembered
 def unstack(x: array, /, *, axis: int = 0, stream: Any = None) -> tuple[array, ...]:
     """Views of the slices along an axis, without it."""
     axis = normalize_axis(axis, require_array(x, "unstack").ndim, "unstack")
@@ -450,6 +457,7 @@ def unstack(x: array, /, *, axis: int = 0, stream: Any = None) -> tuple[array, .
     return tuple([squeeze(part, axis, stream=stream) for part in parts])
 
 
+@remembered
 def repeat(array: array, /, repeats: int, axis: int | None = None, *, stream: Any = None) -> array:
     """Every element `repeats` times along an axis; of the flattened array for None. ValueError for negative repeats."""
     a = require_array(array, "repeat")
@@ -466,6 +474,7 @@ def repeat(array: array, /, repeats: int, axis: int | None = None, *, stream: An
     return _graph.reshape(spread, [*shape[:axis], shape[axis] * repeats, *shape[axis + 1 :]], stream)
 
 
+@remembered
 def tile(a: array, reps: int | Sequence[int], /, *, stream: Any = None) -> array:
     """The array laid side by side reps[d] times along each axis (the last axes, where there are fewer)."""
     require_array(a, "tile")
@@ -484,6 +493,7 @@ def tile(a: array, reps: int | Sequence[int], /, *, stream: Any = None) -> array
     return _graph.reshape(spread, [count * n for count, n in zip(counts, shape, strict=True)], stream)
 
 
+@remembered
 def roll(
     a: array, /, shift: int | Sequence[int], axis: int | Sequence[int] | None = None, *, stream: Any = None
 ) -> array:
@@ -537,6 +547,7 @@ def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     return [(w, w) if isinstance(w, int) else (w[0], w[-1]) for w in widths]
 
 
+@remembered
 def pad(a: array, pad_width: Any, mode: str = "constant", constant_values: Any = 0, *, stream: Any = None) -> array:
     """The array with elements added at both ends of its axes.
 
@@ -610,6 +621,7 @@ def _pad_mirrored(a: array, axis: int, before: int, after: int, mode: str, strea
     return a
 
 
+@remembered
 def meshgrid(
     *arrays: array, sparse: bool | None = False, indexing: str | None = "xy", stream: Any = None
 ) -> tuple[array, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _graph
 from . import shape as shapes
-from ._registry import alias, array, general, normalize_axis, require_array
+from ._registry import alias, array, general, normalize_axis, remembered, require_array
 
 _sort = general("sort", "sort")
 _argsort = general("argsort", "sort")
@@ -23,6 +23,7 @@ def _along(a: array, axis: int | None, name: str, stream: Any) -> tuple[array, i
     return a, normalize_axis(axis, a.ndim, name)
 
 
+@remembered
 def sort(a: array, /, axis: int | None = -1, *, stream: Any = None) -> array:
     """Sorted along an axis, ascending, NaN last; the flattened array for None.
 
@@ -36,6 +37,7 @@ def sort(a: array, /, axis: int | None = -1, *, stream: Any = None) -> array:
     return _sort.record((a,), a.shape, a.dtype, static=(axis,), stream=stream)
 
 
+@remembered
 def argsort(a: array, /, axis: int | None = -1, *, stream: Any = None) -> array:
     """The uint32 indices that sort along an axis; equal elements keep their order."""
     a, axis = _along(a, axis, "argsort", stream)
@@ -48,6 +50,7 @@ def _check_kth(a: array, kth: int, axis: int | None, name: str) -> None:
         raise ValueError(f"[{name}] Received invalid kth {kth} along axis {axis} for array with shape: {a.shape}")
 
 
+@remembered
 def partition(a: array, /, kth: int, axis: int | None = -1, *, stream: Any = None) -> array:
     """Rearranged along an axis so that element kth is where a sort puts it, no greater ones before it. (Here: sorted.)
 
@@ -58,12 +61,14 @@ def partition(a: array, /, kth: int, axis: int | None = -1, *, stream: Any = Non
     return sort(a, axis, stream=stream)
 
 
+@remembered
 def argpartition(a: array, /, kth: int, axis: int | None = -1, *, stream: Any = None) -> array:
     """The uint32 indices that `partition` along an axis. ValueError when kth is out of range."""
     _check_kth(require_array(a, "argpartition"), kth, axis, "argpartition")
     return argsort(a, axis, stream=stream)
 
 
+@remembered
 def topk(a: array, /, k: int, axis: int | None = -1, *, stream: Any = None) -> array:
     """The k greatest elements along an axis, in no promised order; of the flattened array for None.
 

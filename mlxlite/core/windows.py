@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import _graph
 from . import shape as shapes
-from ._registry import array, normalize_shape, require_array
+from ._registry import array, normalize_shape, remembered, require_array
 from .creation import arange
 from .indexing import take
 
@@ -40,6 +40,7 @@ def _places(x: array, axis: int, size: int, stride: int, dilation: int, count: i
     return _graph.reshape(x, [*dims[:axis], count, *dims[axis + 1 : last], size * dims[last]], stream)
 
 
+@remembered
 def sliding_windows(
     x: array,
     sizes: Sequence[int],
@@ -90,6 +91,7 @@ def _apart(x: array, first: int, sizes: Sequence[int], counts: Sequence[int], st
     return _graph.reshape(x, [*dims[:first], *counts, math.prod(sizes) * dims[-1]], stream)
 
 
+@remembered
 def as_strided(
     a: array,
     /,

@@ -323,7 +323,8 @@ Budget& budget() {
     return value;
 }
 
-void enforce_budget(Node* node) {
+void keep_budget(Node* node) {
+    if (pending().ops <= budget().ops && pending().captive_bytes <= budget().bytes) return;
     if (tracing()) return;  // what depends on a traced argument keeps its graph: nothing would be freed
     // After an evaluation that could not shrink the pending graph (its nodes belong to other results), wait for it to
     // grow by a whole budget again rather than evaluating at every op.
@@ -340,7 +341,7 @@ void enforce_budget(Node* node) {
 
 PyObject* finish(Node* node) {
     NodeRef owned(node);
-    if (pending().ops > budget().ops || pending().captive_bytes > budget().bytes) enforce_budget(node);
+    keep_budget(node);
     return wrap(owned.release());
 }
 

@@ -42,8 +42,8 @@ Primitive* primitive_named(const char* name);  // nullptr if there is none
 // The array of a node that was just recorded; takes over the reference. Bounds the pending graph.
 PyObject* finish(Node* node);
 
-// Evaluates `node` asynchronously when the pending graph has outgrown its budget.
-void enforce_budget(Node* node);
+// Evaluates `node` asynchronously when the pending graph has outgrown its budget. `finish` does so.
+void keep_budget(Node* node);
 struct Budget {
     std::int64_t ops = 20000;
     std::int64_t bytes = std::int64_t{1} << 31;

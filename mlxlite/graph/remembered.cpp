@@ -17,7 +17,22 @@ namespace mlxlite {
 
 namespace {
 
-using Nodes = std::vector<Node*>;
+// The arrays among the arguments of a call, in order. More of them than fit are not remembered.
+class Nodes {
+  public:
+    static constexpr std::size_t kMost = 64;
+    bool add(Node* node) {
+        if (size_ == kMost) return false;
+        nodes_[size_++] = node;
+        return true;
+    }
+    std::size_t size() const { return size_; }
+    std::span<Node* const> all() const { return {nodes_, size_}; }
+
+  private:
+    Node* nodes_[kMost];
+    std::size_t size_ = 0;
+};
 
 // The arguments of one call, positional ones first.
 struct Call {
@@ -45,14 +60,15 @@ bool is_unique(PyObject* object) {
         Owned one(dtype_object(Dtype::float32));
         return Py_TYPE(one.object);
     }();
-    return object == Py_None || PyBool_Check(object) || PyUnicode_CheckExact(object) || Py_TYPE(object) == dtype_type;
+    return object == Py_None || object == Py_Ellipsis || PyBool_Check(object) || PyUnicode_CheckExact(object) ||
+           Py_TYPE(object) == dtype_type;
 }
 
 // What another call must have in the place of an argument to record the same.
 class Place {
   public:
     // Nothing if it cannot be told whether another argument is equal. Adds the arrays in it to `arrays`.
-    static std::optional<Place> of(PyObject* argument, Nodes& arrays) {
+    static std::optional<Place> of(PyObject* argument, Nodes& arrays, int depth = 0) {
         Place place;
         if (is_array(argument)) {
             Node* node = node_of(argument);
@@ -60,7 +76,7 @@ class Place {
             place.dtype_ = node->dtype;
             place.rank_ = node->rank;
             std::copy_n(node->shape, node->rank, place.shape_);
-            arrays.push_back(node);
+            if (!arrays.add(node)) return {};
         } else if (PyFloat_CheckExact(argument)) {
             place.kind_ = Kind::number;
             place.value_ = bits_of(argument);
@@ -69,14 +85,15 @@ class Place {
             if (!read(argument, place.value_)) return {};
         } else if (PyTuple_CheckExact(argument) || PyList_CheckExact(argument)) {
             place.kind_ = PyTuple_CheckExact(argument) ? Kind::tuple : Kind::list;
-            if (PySequence_Fast_GET_SIZE(argument) > kItems) return {};
-            for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(argument); ++i) {
-                PyObject* item = PySequence_Fast_GET_ITEM(argument, i);
-                std::optional<Place> of_item;
-                if (is_array(item) || PyLong_CheckExact(item)) of_item = of(item, arrays);
-                if (!of_item) return {};
-                place.items_.push_back(std::move(*of_item));
-            }
+            Py_ssize_t n = PySequence_Fast_GET_SIZE(argument);
+            if (n > kItems || depth == kDepth) return {};
+            for (Py_ssize_t i = 0; i < n; ++i)
+                if (!place.add(PySequence_Fast_GET_ITEM(argument, i), arrays, depth)) return {};
+        } else if (PySlice_Check(argument)) {
+            place.kind_ = Kind::slice;
+            auto* slice = reinterpret_cast<PySliceObject*>(argument);
+            for (PyObject* part : {slice->start, slice->stop, slice->step})
+                if (!place.add(part, arrays, depth)) return {};
         } else if (is_unique(argument)) {
             place.object_.reset(Py_NewRef(argument));
         } else {
@@ -91,8 +108,8 @@ class Place {
             case Kind::array: {
                 if (!is_array(argument)) return false;
                 Node* node = node_of(argument);
-                arrays.push_back(node);
-                return node->dtype == dtype_ && node->rank == rank_ && std::equal(shape_, shape_ + rank_, node->shape);
+                return node->dtype == dtype_ && node->rank == rank_ &&
+                       std::equal(shape_, shape_ + rank_, node->shape) && arrays.add(node);
             }
             case Kind::number:
                 return PyFloat_CheckExact(argument) && bits_of(argument) == value_;
@@ -101,9 +118,15 @@ class Place {
                 return read(argument, value) && value == value_;
             }
             case Kind::tuple:
-                return PyTuple_CheckExact(argument) && fit_items(argument, arrays);
+                return PyTuple_CheckExact(argument) && items_fit(argument, arrays);
             case Kind::list:
-                return PyList_CheckExact(argument) && fit_items(argument, arrays);
+                return PyList_CheckExact(argument) && items_fit(argument, arrays);
+            case Kind::slice: {
+                if (!PySlice_Check(argument)) return false;
+                auto* slice = reinterpret_cast<PySliceObject*>(argument);
+                return items_[0].fits(slice->start, arrays) && items_[1].fits(slice->stop, arrays) &&
+                       items_[2].fits(slice->step, arrays);
+            }
             case Kind::object:
                 return argument == object_.get();
         }
@@ -111,10 +134,17 @@ class Place {
     }
 
   private:
-    enum class Kind : std::uint8_t { object, array, integer, number, tuple, list };
+    enum class Kind : std::uint8_t { object, array, integer, number, tuple, list, slice };
     static constexpr Py_ssize_t kItems = 64;
+    static constexpr int kDepth = 3;  // of tuples and lists in one another
 
-    bool fit_items(PyObject* sequence, Nodes& arrays) const {
+    bool add(PyObject* item, Nodes& arrays, int depth) {
+        std::optional<Place> place = of(item, arrays, depth + 1);
+        if (place) items_.push_back(std::move(*place));
+        return place.has_value();
+    }
+
+    bool items_fit(PyObject* sequence, Nodes& arrays) const {
         if (PySequence_Fast_GET_SIZE(sequence) != static_cast<Py_ssize_t>(items_.size())) return false;
         for (std::size_t i = 0; i < items_.size(); ++i)
             if (!items_[i].fits(PySequence_Fast_GET_ITEM(sequence, static_cast<Py_ssize_t>(i)), arrays)) return false;
@@ -126,16 +156,28 @@ class Place {
     std::uint8_t rank_ = 0;
     std::int64_t value_ = 0;    // integer, or the bits of a number
     Reference object_;          // compared by its address
-    std::vector<Place> items_;  // of a tuple or list
+    std::vector<Place> items_;  // of a tuple, list or slice
     std::int64_t shape_[kMaxRank];
 };
 
-// One call and the op that it recorded.
+// What a function returned: an array, or a list or tuple of some.
+std::span<PyObject* const> arrays_of(PyObject*& result) {
+    if (is_array(result)) return {&result, 1};
+    if (PyList_CheckExact(result) || PyTuple_CheckExact(result)) {
+        std::span<PyObject* const> items{PySequence_Fast_ITEMS(result),
+                                         static_cast<std::size_t>(PySequence_Fast_GET_SIZE(result))};
+        if (std::ranges::all_of(items, [](PyObject* item) { return is_array(item); })) return items;
+    }
+    return {};
+}
+
+// One call and the ops that it recorded.
 class Recorded {
   public:
-    // Nothing if the result is not an op of just the call's arrays, or which input is which of them is not certain.
-    static std::optional<Recorded> of(const Call& call, const Node* result, Device device) {
-        if (result->role != Role::op || result->refs != 1 || result->trace || result->device != device) return {};
+    // Nothing if the result is more, or something else, than new ops on the call's arrays and on numbers.
+    static std::optional<Recorded> of(const Call& call, PyObject* result, Device device) {
+        std::span<PyObject* const> results = arrays_of(result);
+        if (results.empty() || results.size() > kMostResults) return {};
         Recorded recorded;
         Nodes arrays;
         for (PyObject* argument : call.arguments) {
@@ -143,39 +185,157 @@ class Recorded {
             if (!place) return {};
             recorded.places_.push_back(std::move(*place));
         }
-        for (auto node = arrays.begin(); node != arrays.end(); ++node)
-            if (std::find(arrays.begin(), node, *node) != node) return {};
-        for (int i = 0; i < result->n_inputs; ++i) {
-            auto found = std::ranges::find(arrays, result->inputs[i]);
-            if (found == arrays.end()) return {};
-            recorded.inputs_.push_back(static_cast<std::size_t>(found - arrays.begin()));
-        }
+        if (!recorded.add_ops(arrays.all(), results, device)) return {};
+        for (std::size_t i = 0; i < arrays.size(); ++i) recorded.first_.push_back(first_like(arrays.all(), i));
+        recorded.form_ = is_array(result) ? Form::array : PyList_CheckExact(result) ? Form::list : Form::tuple;
         recorded.names_.reset(Py_XNewRef(call.names));
-        recorded.primitive_ = result->primitive;
-        recorded.dtype_ = result->dtype;
         recorded.device_ = device;
-        recorded.static_id_ = result->static_id;
-        recorded.attributes_ = result->attributes;
-        recorded.shape_.assign(result->shape, result->shape + result->rank);
         return recorded;
     }
 
-    // The op of another call; nullptr if that is not like this one.
-    Node* record(const Call& call, Device device) const {
+    // The result of another call; nullptr if that is not like this one.
+    PyObject* record(const Call& call, Device device) const {
         if (call.arguments.size() != places_.size() || device != device_ || !has_names(call.names)) return nullptr;
-        Nodes arrays, inputs;
-        arrays.reserve(4);
+        Nodes arrays;
         for (std::size_t i = 0; i < places_.size(); ++i)
             if (!places_[i].fits(call.arguments[i], arrays)) return nullptr;
-        inputs.reserve(inputs_.size());
-        for (std::size_t i : inputs_) inputs.push_back(arrays[i]);
-        Node* node = new_op(primitive_, dtype_, device_, inputs, shape_);
-        node->static_id = static_id_;
-        node->attributes = attributes_;
-        return node;
+        // Of an array in two places, which of them an op reads is certain only if it is in the same two again.
+        std::size_t n_arrays = arrays.size();
+        for (std::size_t i = 0; i < n_arrays; ++i)
+            if (first_like(arrays.all(), i) != first_[i]) return nullptr;
+        Made made;
+        for (const Number& number : numbers_) made.add(new_scalar(number.dtype, number.value));
+        Node* inputs[kMostInputs];
+        auto value = [&](std::uint32_t k) { return k < n_arrays ? arrays.all()[k] : made.nodes[k - n_arrays]; };
+        for (const Op& op : ops_) {
+            for (std::uint32_t i = 0; i < op.n_inputs; ++i) inputs[i] = value(inputs_[op.inputs + i]);
+            Node* node =
+                new_op(op.primitive, op.dtype, device, {inputs, op.n_inputs}, {dims_.data() + op.shape, op.rank});
+            made.add(node);
+            node->static_id = op.static_id;
+            node->attributes = op.attributes;
+        }
+        if (form_ == Form::array) {
+            NodeRef result = NodeRef::share(value(results_[0]));
+            made.release();  // an op that we hold would be a result to an evaluation
+            return finish(result.release());
+        }
+        std::vector<NodeRef> results;
+        for (std::uint32_t k : results_) results.push_back(NodeRef::share(value(k)));
+        made.release();
+        Node* last = results.back().get();
+        auto n = static_cast<Py_ssize_t>(results.size());
+        Owned sequence(form_ == Form::list ? PyList_New(n) : PyTuple_New(n));
+        for (Py_ssize_t i = 0; i < n; ++i) {
+            PyObject* array = checked(wrap(results[static_cast<std::size_t>(i)].release()));
+            if (form_ == Form::list)
+                PyList_SET_ITEM(sequence.object, i, array);
+            else
+                PyTuple_SET_ITEM(sequence.object, i, array);
+        }
+        keep_budget(last);
+        return sequence.release();
     }
 
   private:
+    enum class Form : std::uint8_t { array, list, tuple };
+    static constexpr std::size_t kMostOps = 48, kMostNumbers = 16, kMostInputs = Nodes::kMost, kMostResults = 32;
+
+    struct Op {
+        Primitive* primitive;
+        std::uint32_t static_id, inputs, shape;  // the last two: where they begin in inputs_ and dims_
+        std::uint16_t n_inputs;
+        std::uint8_t rank;
+        Dtype dtype;
+        AttributesRef attributes;
+    };
+    struct Number {
+        Dtype dtype;
+        Scalar value;
+    };
+    // Holds numbers and ops until the ops that read them do.
+    struct Made {
+        Node* nodes[kMostNumbers + kMostOps];
+        std::size_t size = 0;
+        Made() = default;
+        Made(const Made&) = delete;
+        Made& operator=(const Made&) = delete;
+        ~Made() { release(); }
+        void add(Node* node) { nodes[size++] = node; }
+        void release() {
+            while (size) mlxlite::release(nodes[--size]);
+        }
+    };
+
+    static std::size_t first_like(std::span<Node* const> arrays, std::size_t i) {
+        return static_cast<std::size_t>(
+            std::find(arrays.begin(), arrays.begin() + static_cast<std::ptrdiff_t>(i), arrays[i]) - arrays.begin());
+    }
+
+    // Ops in an order in which each comes after what it reads. Values are numbered: arrays, numbers, ops.
+    bool add_ops(std::span<Node* const> arrays, std::span<PyObject* const> results, Device device) {
+        std::vector<const Node*> order, numbers;
+        std::vector<std::pair<const Node*, int>> stack;
+        auto is_known = [&](const Node* node) {
+            return std::ranges::find(arrays, node) != arrays.end() || std::ranges::find(order, node) != order.end() ||
+                   std::ranges::find(numbers, node) != numbers.end();
+        };
+        for (PyObject* result : results) {
+            if (is_known(node_of(result))) return false;  // an argument itself, or a result twice
+            stack.emplace_back(node_of(result), 0);
+            while (!stack.empty()) {
+                auto& [node, next] = stack.back();
+                if (node->role == Role::scalar && stack.size() > 1) {
+                    if (numbers.size() == kMostNumbers) return false;
+                    numbers.push_back(node);
+                    stack.pop_back();
+                    continue;
+                }
+                if (node->role != Role::op || node->trace || node->device != device || node->n_inputs > kMostInputs ||
+                    order.size() + stack.size() > kMostOps)
+                    return false;
+                if (next < node->n_inputs) {
+                    const Node* input = node->inputs[next++];
+                    if (!is_known(input)) stack.emplace_back(input, 0);
+                    continue;
+                }
+                order.push_back(node);
+                stack.pop_back();
+            }
+        }
+        // What somebody else holds was there before the call, or went somewhere.
+        auto is_held_elsewhere = [&](const Node* node) {
+            std::uint32_t uses = 0;
+            for (const Node* op : order)
+                uses += static_cast<std::uint32_t>(std::count(op->inputs, op->inputs + op->n_inputs, node));
+            for (PyObject* result : results) uses += node_of(result) == node;
+            return node->refs != uses;
+        };
+        if (std::ranges::any_of(order, is_held_elsewhere) || std::ranges::any_of(numbers, is_held_elsewhere))
+            return false;
+        auto number_of = [&](const Node* node) {
+            auto at = [&](auto& list, std::size_t before) {
+                auto found = std::ranges::find(list, node);
+                return found == list.end()
+                           ? ~std::uint32_t{0}
+                           : static_cast<std::uint32_t>(before + static_cast<std::size_t>(found - list.begin()));
+            };
+            std::uint32_t k = at(arrays, 0);
+            if (k == ~std::uint32_t{0}) k = at(numbers, arrays.size());
+            return k == ~std::uint32_t{0} ? at(order, arrays.size() + numbers.size()) : k;
+        };
+        for (const Node* node : numbers) numbers_.push_back({node->dtype, node->scalar});
+        for (const Node* node : order) {
+            ops_.push_back({node->primitive, node->static_id, static_cast<std::uint32_t>(inputs_.size()),
+                            static_cast<std::uint32_t>(dims_.size()), node->n_inputs, node->rank, node->dtype,
+                            node->attributes});
+            for (int i = 0; i < node->n_inputs; ++i) inputs_.push_back(number_of(node->inputs[i]));
+            dims_.insert(dims_.end(), node->shape, node->shape + node->rank);
+        }
+        for (PyObject* result : results) results_.push_back(number_of(node_of(result)));
+        return true;
+    }
+
     bool has_names(PyObject* names) const {
         if (names == names_.get()) return true;
         if (!names || !names_ || PyTuple_GET_SIZE(names) != PyTuple_GET_SIZE(names_.get())) return false;
@@ -186,13 +346,13 @@ class Recorded {
 
     std::vector<Place> places_;
     Reference names_;
-    Primitive* primitive_ = nullptr;
-    Dtype dtype_ = Dtype::float32;
+    Form form_ = Form::array;
     Device device_ = Device::cpu;
-    std::uint32_t static_id_ = 0;
-    AttributesRef attributes_;
-    std::vector<std::int64_t> shape_;
-    std::vector<std::size_t> inputs_;  // which of the arrays
+    std::vector<std::size_t> first_;  // of each array, where it stands first
+    std::vector<Number> numbers_;
+    std::vector<Op> ops_;
+    std::vector<std::uint32_t> inputs_, results_;
+    std::vector<std::int64_t> dims_;
 };
 
 // The layers of a model have few shapes, and numbers that change from step to step, such as positions, make calls
@@ -219,14 +379,14 @@ PyObject* call(PyObject* object, PyObject* const* args, std::size_t nargsf, PyOb
         for (std::size_t i = 0; i < recorded.size(); ++i) {
             std::size_t k = self->last + i;
             if (k >= recorded.size()) k -= recorded.size();
-            Node* node = recorded[k].record(call, device);
-            if (!node) continue;
+            PyObject* result = recorded[k].record(call, device);
+            if (!result) continue;
             self->last = k;
-            return finish(node);
+            return result;
         }
+        if (PyErr_Occurred()) return nullptr;
         Owned result(PyObject_Vectorcall(self->function, args, nargsf, names));
-        if (!is_array(result.object)) return result.release();
-        if (std::optional<Recorded> made = Recorded::of(call, node_of(result.object), device)) {
+        if (std::optional<Recorded> made = Recorded::of(call, result.object, device)) {
             self->last = self->oldest;
             if (recorded.size() < kRemembered)
                 recorded.push_back(std::move(*made));
