@@ -6,7 +6,19 @@ import math
 from typing import Any
 
 from .. import _graph
-from ._registry import alias, array, as_array, binary, is_inexact, require_array, select, to_dtype, to_inexact, unary
+from ._registry import (
+    alias,
+    array,
+    as_array,
+    binary,
+    is_inexact,
+    remembered,
+    require_array,
+    select,
+    to_dtype,
+    to_inexact,
+    unary,
+)
 
 
 def _doc(summary: str, names: str = "a", result: str = "An array of the broadcast shape.") -> str:
@@ -102,6 +114,7 @@ def pair(a: Any, b: Any) -> tuple[array, array]:
     return _graph.as_array(a), _graph.as_array(b)
 
 
+@remembered
 def power(a: Any, b: Any, /, *, stream: Any = None) -> array:
     """a to the power b.
 
@@ -133,11 +146,13 @@ def _shift(primitive: _graph.Primitive, a: Any, b: Any, stream: Any) -> array:
     return primitive(a, b, stream=stream)
 
 
+@remembered
 def left_shift(a: Any, b: Any, /, *, stream: Any = None) -> array:
     """a << b; the count is taken modulo the width (at least 32 bits). Two bools give uint8."""
     return _shift(_left_shift, a, b, stream)
 
 
+@remembered
 def right_shift(a: Any, b: Any, /, *, stream: Any = None) -> array:
     """a >> b; the count is taken modulo the width (at least 32 bits). Two bools give uint8."""
     return _shift(_right_shift, a, b, stream)
@@ -146,6 +161,7 @@ def right_shift(a: Any, b: Any, /, *, stream: Any = None) -> array:
 bitwise_left_shift, bitwise_right_shift = left_shift, right_shift
 
 
+@remembered
 def logical_xor(a: Any, b: Any, /, *, stream: Any = None) -> array:
     """True where one of a and b is non-zero and the other is not."""
     a, b = pair(a, b)
@@ -157,6 +173,7 @@ def positive(a: Any, /, *, stream: Any = None) -> array:
     return alias(as_array(a))
 
 
+@remembered
 def trunc(a: Any, /, *, stream: Any = None) -> array:
     """The integer part of a real number, rounded towards 0. ValueError for complex64."""
     a = as_array(a)
@@ -172,21 +189,25 @@ def invert(a: array) -> array:
     return logical_not(a) if a.dtype == _graph.bool_ else bitwise_invert(a)
 
 
+@remembered
 def degrees(a: Any, /, *, stream: Any = None) -> array:
     """Radians to degrees."""
     return multiply(to_inexact(as_array(a), stream), 180.0 / math.pi, stream=stream)
 
 
+@remembered
 def radians(a: Any, /, *, stream: Any = None) -> array:
     """Degrees to radians."""
     return multiply(to_inexact(as_array(a), stream), math.pi / 180.0, stream=stream)
 
 
+@remembered
 def divmod(a: Any, b: Any, /, *, stream: Any = None) -> list[array]:
     """[a // b, a % b]."""
     return [floor_divide(a, b, stream=stream), remainder(a, b, stream=stream)]
 
 
+@remembered
 def round(a: Any, /, decimals: int = 0, *, stream: Any = None) -> array:
     """The nearest multiple of 10 ** -decimals, halves to even."""
     a = as_array(a)
@@ -203,6 +224,7 @@ def round(a: Any, /, decimals: int = 0, *, stream: Any = None) -> array:
     return _graph.astype(rounded, a.dtype, stream) if integral else rounded
 
 
+@remembered
 def clip(a: Any, /, a_min: Any, a_max: Any, *, stream: Any = None) -> array:
     """a held between a_min and a_max, either of which may be None but not both."""
     if a_min is None and a_max is None:
@@ -212,6 +234,7 @@ def clip(a: Any, /, a_min: Any, a_max: Any, *, stream: Any = None) -> array:
     return a if a_max is None else minimum(a, a_max, stream=stream)
 
 
+@remembered
 def isclose(
     a: Any, b: Any, /, rtol: float = 1e-5, atol: float = 1e-8, *, equal_nan: bool = False, stream: Any = None
 ) -> array:
@@ -228,6 +251,7 @@ def isclose(
     return result
 
 
+@remembered
 def nan_to_num(
     a: Any, /, nan: float = 0, posinf: float | None = None, neginf: float | None = None, *, stream: Any = None
 ) -> array:

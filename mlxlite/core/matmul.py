@@ -55,6 +55,7 @@ def _drop_vector_dims(out: array, a: array, b: array, stream: Any) -> array:
     return shapes.squeeze(out, axes, stream=stream) if axes else out
 
 
+@remembered
 def matmul(a: array, b: array, /, *, stream: Any = None) -> array:
     """The matrix product.
 
@@ -83,6 +84,7 @@ def matmul(a: array, b: array, /, *, stream: Any = None) -> array:
     return _drop_vector_dims(out, a, b, stream)
 
 
+@remembered
 def addmm(c: array, a: array, b: array, /, alpha: float = 1.0, beta: float = 1.0, *, stream: Any = None) -> array:
     """beta * c + alpha * (a @ b), rounded once.
 

@@ -12,144 +12,172 @@ from typing import ClassVar
 
 import mlxlite.core as mx
 
+from ..core._registry import remembered
 from .base import Module
 
 _SQRT_2 = math.sqrt(2)
 _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
 
+@remembered
 def relu(x: mx.array) -> mx.array:
     """max(x, 0)."""
     return mx.maximum(x, 0)
 
 
+@remembered
 def relu2(x: mx.array) -> mx.array:
     """max(x, 0) ** 2."""
     return mx.square(mx.maximum(x, 0))
 
 
+@remembered
 def relu6(x: mx.array) -> mx.array:
     """x clipped to [0, 6]."""
     return mx.minimum(mx.maximum(x, 0), 6.0)
 
 
+@remembered
 def leaky_relu(x: mx.array, negative_slope: float = 0.01) -> mx.array:
     """max(x, negative_slope * x)."""
     return mx.maximum(negative_slope * x, x)
 
 
+@remembered
 def prelu(x: mx.array, alpha: mx.array) -> mx.array:
     """x where positive, alpha * x elsewhere; alpha broadcasts."""
     return mx.maximum(0, x) + alpha * mx.minimum(0, x)
 
 
+@remembered
 def elu(x: mx.array, alpha: float = 1.0) -> mx.array:
     """x where positive, alpha * (exp(x) - 1) elsewhere."""
     return mx.where(x > 0, x, alpha * (mx.exp(x) - 1))
 
 
+@remembered
 def celu(x: mx.array, alpha: float = 1.0) -> mx.array:
     """max(x, 0) + alpha * (exp(min(x, 0) / alpha) - 1)."""
     return mx.maximum(x, 0.0) + alpha * (mx.exp(mx.minimum(x, 0.0) / alpha) - 1)
 
 
+@remembered
 def selu(x: mx.array) -> mx.array:
     """1.0507 * elu(x, 1.67326)."""
     return elu(x, 1.67326) * 1.0507
 
 
+@remembered
 def sigmoid(x: mx.array) -> mx.array:
     """1 / (1 + exp(-x))."""
     return mx.sigmoid(x)
 
 
+@remembered
 def silu(x: mx.array) -> mx.array:
     """x * sigmoid(x), also known as swish."""
     return x * mx.sigmoid(x)
 
 
+@remembered
 def log_sigmoid(x: mx.array) -> mx.array:
     """log(sigmoid(x)), with no overflow."""
     return -softplus(-x)
 
 
+@remembered
 def softplus(x: mx.array) -> mx.array:
     """log(1 + exp(x)), with no overflow."""
     return mx.logaddexp(x, 0)
 
 
+@remembered
 def softsign(x: mx.array) -> mx.array:
     """x / (1 + |x|)."""
     return x / (1 + mx.abs(x))
 
 
+@remembered
 def softshrink(x: mx.array, lambd: float = 0.5) -> mx.array:
     """x moved towards 0 by lambd; 0 within lambd of it."""
     return mx.where(mx.abs(x) > lambd, x - mx.sign(x) * lambd, 0)
 
 
+@remembered
 def hard_shrink(x: mx.array, lambd: float = 0.5) -> mx.array:
     """x, or 0 within lambd of it."""
     return mx.where(mx.abs(x) > lambd, x, 0)
 
 
+@remembered
 def softmax(x: mx.array, axis: int = -1) -> mx.array:
     """exp(x), divided by its sum over the axis."""
     return mx.softmax(x, axis=axis)
 
 
+@remembered
 def softmin(x: mx.array, axis: int = -1) -> mx.array:
     """softmax(-x)."""
     return mx.softmax(-x, axis=axis)
 
 
+@remembered
 def log_softmax(x: mx.array, axis: int = -1) -> mx.array:
     """log(softmax(x)). The maximum is taken off first, or 16-bit floats would lose the result's digits."""
     x = x - mx.stop_gradient(mx.max(x, axis=axis, keepdims=True))
     return x - mx.logsumexp(x, axis=axis, keepdims=True)
 
 
+@remembered
 def gelu(x: mx.array) -> mx.array:
     """x * P(a standard normal variable is below x)."""
     return x * (1 + mx.erf(x / _SQRT_2)) / 2
 
 
+@remembered
 def gelu_approx(x: mx.array) -> mx.array:
     """gelu by a tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x**3)))."""
     return 0.5 * x * (1 + mx.tanh(_SQRT_2_OVER_PI * (x + 0.044715 * x**3)))
 
 
+@remembered
 def gelu_fast_approx(x: mx.array) -> mx.array:
     """gelu by a sigmoid: x * sigmoid(1.702 x)."""
     return x * mx.sigmoid(1.702 * x)
 
 
+@remembered
 def glu(x: mx.array, axis: int = -1) -> mx.array:
     """The first half of x along the axis, times the sigmoid of the second half. ValueError if the dim is odd."""
     a, b = mx.split(x, 2, axis=axis)
     return a * mx.sigmoid(b)
 
 
+@remembered
 def tanh(x: mx.array) -> mx.array:
     """The hyperbolic tangent."""
     return mx.tanh(x)
 
 
+@remembered
 def hard_tanh(x: mx.array, min_val: float = -1.0, max_val: float = 1.0) -> mx.array:
     """x clipped to [min_val, max_val]."""
     return mx.minimum(mx.maximum(x, min_val), max_val)
 
 
+@remembered
 def hardswish(x: mx.array) -> mx.array:
     """x * clip(x + 3, 0, 6) / 6."""
     return x * mx.minimum(mx.maximum(x + 3, 0), 6) / 6
 
 
+@remembered
 def mish(x: mx.array) -> mx.array:
     """x * tanh(softplus(x))."""
     return x * mx.tanh(softplus(x))
 
 
+@remembered
 def step(x: mx.array, threshold: float = 0.0) -> mx.array:
     """1 where x >= threshold, else 0, as int32."""
     return mx.where(x >= threshold, 1, 0)

@@ -11,6 +11,8 @@ from typing import Literal
 
 import mlxlite.core as mx
 
+from ..core._registry import remembered
+
 Reduction = Literal["none", "mean", "sum"]
 
 _REDUCTIONS = {"none": lambda loss: loss, "mean": mx.mean, "sum": mx.sum}
@@ -41,6 +43,7 @@ def _picked(a: mx.array, indices: mx.array, axis: int) -> mx.array:
     return mx.take_along_axis(a, mx.expand_dims(indices, axis), axis).squeeze(axis)
 
 
+@remembered
 def cross_entropy(
     logits: mx.array,
     targets: mx.array,
@@ -84,6 +87,7 @@ def cross_entropy(
     return _reduced(loss.astype(dtype) if short else loss, reduction, weights)
 
 
+@remembered
 def binary_cross_entropy(
     inputs: mx.array,
     targets: mx.array,
@@ -113,6 +117,7 @@ def binary_cross_entropy(
     return _reduced(loss, reduction, weights)
 
 
+@remembered
 def l1_loss(predictions: mx.array, targets: mx.array, reduction: Reduction = "mean") -> mx.array:
     """|predictions - targets|, of arrays of one shape.
 
@@ -123,6 +128,7 @@ def l1_loss(predictions: mx.array, targets: mx.array, reduction: Reduction = "me
     return _reduced(mx.abs(predictions - targets), reduction)
 
 
+@remembered
 def mse_loss(predictions: mx.array, targets: mx.array, reduction: Reduction = "mean") -> mx.array:
     """(predictions - targets)**2, of arrays of one shape.
 
@@ -133,6 +139,7 @@ def mse_loss(predictions: mx.array, targets: mx.array, reduction: Reduction = "m
     return _reduced(mx.square(predictions - targets), reduction)
 
 
+@remembered
 def nll_loss(inputs: mx.array, targets: mx.array, axis: int = -1, reduction: Reduction = "none") -> mx.array:
     """-inputs at the right class.
 
@@ -148,6 +155,7 @@ def nll_loss(inputs: mx.array, targets: mx.array, axis: int = -1, reduction: Red
     return _reduced(-_picked(inputs, targets, axis), reduction)
 
 
+@remembered
 def gaussian_nll_loss(
     inputs: mx.array,
     targets: mx.array,
@@ -177,6 +185,7 @@ def gaussian_nll_loss(
     return _reduced(loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
 
 
+@remembered
 def kl_div_loss(inputs: mx.array, targets: mx.array, axis: int = -1, reduction: Reduction = "none") -> mx.array:
     """The Kullback-Leibler divergence of two distributions along an axis, both given as log probabilities.
 
@@ -186,6 +195,7 @@ def kl_div_loss(inputs: mx.array, targets: mx.array, axis: int = -1, reduction: 
     return _reduced(mx.sum(mx.exp(targets) * (targets - inputs), axis), reduction)
 
 
+@remembered
 def smooth_l1_loss(
     predictions: mx.array, targets: mx.array, beta: float = 1.0, reduction: Reduction = "mean"
 ) -> mx.array:
@@ -199,6 +209,7 @@ def smooth_l1_loss(
     return _reduced(mx.where(d < beta, 0.5 * mx.square(d) / beta, d - 0.5 * beta), reduction)
 
 
+@remembered
 def triplet_loss(
     anchors: mx.array,
     positives: mx.array,
@@ -231,6 +242,7 @@ def triplet_loss(
     return _reduced(mx.maximum(distance(positives) - distance(negatives) + margin, 0), reduction)
 
 
+@remembered
 def hinge_loss(inputs: mx.array, targets: mx.array, reduction: Reduction = "none") -> mx.array:
     """max(1 - inputs * targets, 0), for targets of -1 and 1.
 
@@ -240,6 +252,7 @@ def hinge_loss(inputs: mx.array, targets: mx.array, reduction: Reduction = "none
     return _reduced(mx.maximum(1 - inputs * targets, 0), reduction)
 
 
+@remembered
 def huber_loss(inputs: mx.array, targets: mx.array, delta: float = 1.0, reduction: Reduction = "none") -> mx.array:
     """d**2 / 2 where d = |inputs - targets| is at most delta, and delta * (d - delta / 2) beyond.
 
@@ -251,6 +264,7 @@ def huber_loss(inputs: mx.array, targets: mx.array, delta: float = 1.0, reductio
     return _reduced(0.5 * mx.square(quadratic) + delta * (d - quadratic), reduction)
 
 
+@remembered
 def log_cosh_loss(inputs: mx.array, targets: mx.array, reduction: Reduction = "none") -> mx.array:
     """log(cosh(inputs - targets)), with no overflow.
 
@@ -261,6 +275,7 @@ def log_cosh_loss(inputs: mx.array, targets: mx.array, reduction: Reduction = "n
     return _reduced(mx.logaddexp(errors, -errors) - math.log(2), reduction)
 
 
+@remembered
 def cosine_similarity_loss(
     x1: mx.array, x2: mx.array, axis: int = 1, eps: float = 1e-8, reduction: Reduction = "none"
 ) -> mx.array:
@@ -279,6 +294,7 @@ def cosine_similarity_loss(
     return _reduced(mx.sum(x1 * x2, axis=axis) / mx.maximum(lengths, eps), reduction)
 
 
+@remembered
 def margin_ranking_loss(
     inputs1: mx.array, inputs2: mx.array, targets: mx.array, margin: float = 0.0, reduction: Reduction = "none"
 ) -> mx.array:
