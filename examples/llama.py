@@ -63,28 +63,31 @@ class KVCache:
 
     def append(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Adds keys (B, KV, T, D) and values (B, KV, T, D); returns those of all positions (B, KV, length, D)."""
-        start, self.length = self.length, self.length + keys.shape[2]
-        end = self.length
-        self.keys = self._with_room(self.keys, keys, start, end)
-        self.values = self._with_room(self.values, values, start, end)
+        start = self.length
+        end = self.length = start + keys.shape[2]
+        if self.keys is None or self.keys.shape[2] < end:
+            self.keys, self.values = (
+                _with_room(self.keys, keys, start, end),
+                _with_room(self.values, values, start, end),
+            )
         self.keys[..., start:end, :] = keys
         self.values[..., start:end, :] = values
         return self.keys[..., :end, :], self.values[..., :end, :]
-
-    def _with_room(self, held: mx.array | None, new: mx.array, start: int, end: int) -> mx.array:
-        if held is not None and held.shape[2] >= end:
-            return held
-        batch, heads, _, features = new.shape
-        capacity = math.ceil(end / self.STEP) * self.STEP
-        if held is None:
-            return mx.zeros((batch, heads, capacity, features), new.dtype)
-        added = mx.zeros((batch, heads, capacity - start, features), new.dtype)
-        return mx.concatenate([held[..., :start, :], added], axis=2)
 
     @property
     def state(self) -> list[mx.array]:
         """The arrays, to be evaluated."""
         return [a for a in (self.keys, self.values) if a is not None]
+
+
+def _with_room(held: mx.array | None, new: mx.array, start: int, end: int) -> mx.array:
+    """What is held for the positions up to `start`, with room for those up to `end`."""
+    batch, heads, _, features = new.shape
+    capacity = math.ceil(end / KVCache.STEP) * KVCache.STEP
+    if held is None:
+        return mx.zeros((batch, heads, capacity, features), new.dtype)
+    added = mx.zeros((batch, heads, capacity - start, features), new.dtype)
+    return mx.concatenate([held[..., :start, :], added], axis=2)
 
 
 class Rope:
