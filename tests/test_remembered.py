@@ -334,6 +334,8 @@ def test_is_a_function_to_python():
     assert list(inspect.signature(rope).parameters)[:2] == ["a", "dims"]
     assert copy.deepcopy(rope) is rope and pickle.loads(pickle.dumps(rope)) is rope
 
+    assert copy.deepcopy(mx.exp) is mx.exp and pickle.loads(pickle.dumps(mx.exp)) is mx.exp
+
     class Holder:
         act = mx.softmax
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import operator
 from collections.abc import Callable, Sequence
@@ -20,6 +21,15 @@ def _register(primitive: _graph.Primitive) -> _graph.Primitive:
         raise ValueError(f"primitive {primitive.name!r} is defined twice")
     PRIMITIVES[primitive.name] = primitive
     return primitive
+
+
+def primitive_named(name: str) -> _graph.Primitive:
+    """The primitive of a name; KeyError if there is none."""
+    return PRIMITIVES[name]
+
+
+# There is one of each: a copy of a model whose activation is `mx.exp` has the same, and a pickle has its name.
+copyreg.pickle(_graph.Primitive, lambda primitive: (primitive_named, (primitive.name,)))
 
 
 def unary(name: str, *, dtype: str = "same", accepts: str = "any", doc: str = "") -> _graph.Primitive:
