@@ -3,6 +3,7 @@
 // A key with padding would compare whatever the stack held before: such a struct does not satisfy the concept and so
 // does not compile. Flags are integers of the same width as their neighbours, never `bool` beside `int64_t`.
 #pragma once
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <list>
@@ -15,8 +16,23 @@ namespace mlxlite::cuda {
 template <class T>
 concept BytesKey = std::is_trivially_copyable_v<T> && std::has_unique_object_representations_v<T>;
 
+// Four sums side by side: one multiplication waits for the one before it, four are under way in the same time.
 inline std::uint64_t hash_bytes(const void* data, std::size_t nbytes) {
-    return std::hash<std::string_view>{}({static_cast<const char*>(data), nbytes});
+    constexpr std::uint64_t kOdd = 0x9e3779b97f4a7c15;
+    constexpr std::size_t kLanes = 4, kChunk = kLanes * sizeof(std::uint64_t);
+    std::uint64_t sums[kLanes] = {1, 2, 3, 4}, words[kLanes];
+    auto* bytes = static_cast<const char*>(data);
+    std::size_t done = 0;
+    for (; done + kChunk <= nbytes; done += kChunk) {
+        std::memcpy(words, bytes + done, kChunk);
+        for (std::size_t k = 0; k < kLanes; ++k) sums[k] = std::rotl((sums[k] ^ words[k]) * kOdd, 29);
+    }
+    std::uint64_t hash = std::hash<std::string_view>{}({bytes + done, nbytes - done}) ^ nbytes;
+    for (std::uint64_t sum : sums) {
+        hash = (hash ^ sum) * kOdd;
+        hash ^= hash >> 32;
+    }
+    return hash;
 }
 template <BytesKey Key>
 std::uint64_t hash_of(const Key& key) {

@@ -161,8 +161,11 @@ void Plan::launch(LaunchRequest& request) {
         } else {
             promote();
             compute_block(request);
-            executable = &choose();
+            // A signature may be tens of kilobytes long: its sizes and addresses are hashed once.
+            std::uint64_t addresses = hash_bytes(signature_.data(), signature_addresses_ * sizeof(std::uint64_t));
+            executable = &choose(addresses);
             executable->signature = signature_;
+            executable->addresses = addresses;
         }
         executable->last_use = ++clock_;
         notes.bound();
@@ -193,13 +196,11 @@ void Plan::launch(LaunchRequest& request) {
     }
 }
 
-Plan::Executable& Plan::choose() {
-    auto addresses = [&](const Words& signature) { return hash_bytes(signature.data(), signature_addresses_ * 8); };
-    std::uint64_t wanted = addresses(signature_);
+Plan::Executable& Plan::choose(std::uint64_t wanted) {
     Executable* victim = nullptr;
     // Only scalars differ: that executable has the fewest nodes to patch.
     for (Executable& candidate : executables_)
-        if (!candidate.signature.empty() && addresses(candidate.signature) == wanted) victim = &candidate;
+        if (!candidate.signature.empty() && candidate.addresses == wanted) victim = &candidate;
     bool recurs = std::ranges::find(patched_away_, wanted) != patched_away_.end();
     if (!victim && (executables_.empty() || (recurs && executables_.size() < kMaxExecutables))) {
         if (!template_) template_ = build_template();
@@ -212,7 +213,7 @@ Plan::Executable& Plan::choose() {
         };
         victim = &*std::ranges::min_element(executables_, {}, rank);
         if (!victim->signature.empty()) {
-            patched_away_.push_back(addresses(victim->signature));
+            patched_away_.push_back(victim->addresses);
             if (patched_away_.size() > kHistory) patched_away_.erase(patched_away_.begin());
         }
     }

@@ -155,6 +155,7 @@ class Plan {
         Words block;
         Words arguments;  // that its writers write; those of promoted nodes in the block are not kept up to date
         Words signature;
+        std::uint64_t addresses = 0;  // the hash of the signature's sizes and addresses
         std::uint64_t last_use = 0;
     };
 
@@ -181,7 +182,7 @@ class Plan {
     void compute_block(const LaunchRequest& request);
     void write_kernel(const KernelWork& work, const LaunchRequest& request, std::uint64_t* words) const;
     void write_matmul(const MatmulWork& work, const LaunchRequest& request, std::uint64_t* words) const;
-    Executable& choose();
+    Executable& choose(std::uint64_t addresses);
     Executable& instantiate(std::shared_ptr<Template> source);
     std::shared_ptr<Template> build_template();
     bool patch(Executable& executable);

@@ -34,6 +34,8 @@ struct PlanEntry {
     // The CPU backend is handed the same list object while the sizes stay the same.
     std::vector<std::int64_t> last_sizes;
     PyObject* last_sizes_list = nullptr;
+
+    bool is_for(std::span<const std::int64_t> sizes) const;
 };
 
 struct CacheCounters {
