@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlxlite.core as mx
 
@@ -75,8 +75,9 @@ class Module(dict):
             self[key] = value
         return self
 
-    def __getattr__(self, key: str) -> Any:
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
+    if TYPE_CHECKING:  # at run time it would be asked for every attribute, and is never needed
+
+        def __getattr__(self, key: str) -> Any: ...
 
     def __setattr__(self, key: str, value: Any) -> None:
         if isinstance(value, (mx.array, dict, list, tuple)):
