@@ -66,10 +66,8 @@ class KVCache:
         start = self.length
         end = self.length = start + keys.shape[2]
         if self.keys is None or self.keys.shape[2] < end:
-            self.keys, self.values = (
-                _with_room(self.keys, keys, start, end),
-                _with_room(self.values, values, start, end),
-            )
+            self.keys = _with_room(self.keys, keys, start, end)
+            self.values = _with_room(self.values, values, start, end)
         self.keys[..., start:end, :] = keys
         self.values[..., start:end, :] = values
         return self.keys[..., :end, :], self.values[..., :end, :]

@@ -155,9 +155,8 @@ def test_a_loop_of_growing_sizes_makes_few_driver_calls(monkeypatch: pytest.Monk
             before = counters()["driver_calls"]
             total = sum(mx.logsumexp(x[:, :n], axis=-1) for x in rows).sum()  # type: ignore[attr-defined]
             mx.async_eval(total)
-            calls.append(
-                counters()["driver_calls"] - before
-            )  # without those of waiting, which follow from how long it is
+            # Without those of waiting, which follow from how long it is.
+            calls.append(counters()["driver_calls"] - before)
             results.append(total.item())
         return results
 

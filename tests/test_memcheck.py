@@ -25,6 +25,7 @@ PASSED = "....\n4 passed in 1.00s\n"
         ("", "...", -11, "did not finish"),
         (CLEAN, ".F\nFAILED tests/test_a.py::test_b - assert\n1 failed\n", 1, "test_a.py::test_b"),
         (CLEAN, "no such option\n", 4, "no such option"),
+        (CLEAN, "no tests ran in 0.01s\n", 5, None),  # there are fewer than parts
     ],
 )
 def test_verdict(log, output, status, said):

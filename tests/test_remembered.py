@@ -328,6 +328,17 @@ def test_gradients_of_a_remembered_op():
         np.testing.assert_allclose(np.array(gradient), expected, rtol=1e-5)
 
 
+def test_gradients_stop_wherever_the_function_was_called_first():
+    from mlxlite.core._registry import remembered
+
+    half = remembered(lambda x: x * mx.stop_gradient(mx.exp(x)))
+    x = mx.array([0.5, 1.5])
+    expected = np.exp(np.array(x))
+    for _ in range(2):
+        np.testing.assert_allclose(np.array(half(x)), np.array(x) * expected, rtol=1e-6)
+        np.testing.assert_allclose(np.array(mx.grad(lambda x: half(x).sum())(x)), expected, rtol=1e-6)
+
+
 def test_is_a_function_to_python():
     rope = mx.fast.rope
     assert rope.__name__ == "rope" and rope.__module__ == "mlxlite.core.fast" and "arXiv:2104.09864" in rope.__doc__

@@ -9,6 +9,10 @@ def test_runtime_on_the_fake_driver(tmp_path: pathlib.Path) -> None:
     run_suite("suite", tmp_path)
 
 
+def test_waiting(tmp_path: pathlib.Path) -> None:
+    run_suite("ticket_suite", tmp_path)
+
+
 def test_arguments_in_memory(tmp_path: pathlib.Path) -> None:
     run_suite("arguments_suite", tmp_path)
 
@@ -26,5 +30,5 @@ def test_choice_of_algorithms(tmp_path: pathlib.Path) -> None:
 
 
 def test_runtime_where_a_stream_cannot_write_values(tmp_path: pathlib.Path) -> None:
-    for name in ("suite", "arguments_suite"):
+    for name in ("suite", "ticket_suite", "arguments_suite"):
         run_suite(name, tmp_path, "WITHOUT_STREAM_VALUES")

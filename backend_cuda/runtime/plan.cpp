@@ -196,12 +196,12 @@ void Plan::launch(LaunchRequest& request) {
     }
 }
 
-Plan::Executable& Plan::choose(std::uint64_t wanted) {
+Plan::Executable& Plan::choose(std::uint64_t addresses) {
     Executable* victim = nullptr;
     // Only scalars differ: that executable has the fewest nodes to patch.
     for (Executable& candidate : executables_)
-        if (!candidate.signature.empty() && candidate.addresses == wanted) victim = &candidate;
-    bool recurs = std::ranges::find(patched_away_, wanted) != patched_away_.end();
+        if (!candidate.signature.empty() && candidate.addresses == addresses) victim = &candidate;
+    bool recurs = std::ranges::find(patched_away_, addresses) != patched_away_.end();
     if (!victim && (executables_.empty() || (recurs && executables_.size() < kMaxExecutables))) {
         if (!template_) template_ = build_template();
         victim = &instantiate(template_);

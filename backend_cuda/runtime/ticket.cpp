@@ -129,7 +129,7 @@ void create_tickets(CUstream stream, bool by_word) {
         written = new (memory) std::uint64_t(0);
         return;
     }
-    for (EventMark& mark : events) driver.cuEventCreate(&mark.event, CU_EVENT_DISABLE_TIMING);
+    for (EventMark& made : events) driver.cuEventCreate(&made.event, CU_EVENT_DISABLE_TIMING);
 }
 
 void mark_enqueued() { uncovered = true; }

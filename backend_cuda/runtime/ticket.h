@@ -20,9 +20,9 @@ void create_tickets(CUstream stream, bool by_word);
 
 // Something was enqueued that no ticket covers yet.
 void mark_enqueued();
-// A ticket that covers everything enqueued so far; 0 if nothing ever was. `marked`: somebody will wait for it, perhaps
-// when more has been enqueued.
-std::uint64_t ticket_now(bool marked = false);
+// A ticket that covers everything enqueued so far; 0 if nothing ever was. `marked_at_once`: somebody will wait for
+// it, perhaps when more has been enqueued.
+std::uint64_t ticket_now(bool marked_at_once = false);
 bool is_done(std::uint64_t ticket);
 // Waits with the GIL dropped: spins for 50 us, then yields between looks. Throws the error of work that failed.
 void wait_for(std::uint64_t ticket);

@@ -52,17 +52,18 @@ def general(name: str, kind: str) -> _graph.Primitive:
     return _register(_graph.Primitive(name, kind))
 
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def remembered(function: _Function) -> _Function:
+def remembered(function: Function) -> Function:
     """The function, run for new arguments alone: where shapes, dtypes, numbers and names are those of one of its last
-    calls, the op that was recorded then is recorded for the arrays at hand.
+    calls, the ops that were recorded then are recorded for the arrays at hand.
 
-    It must look at nothing else: not at values, and not at what may change between calls. Calls that made several ops,
-    or none, are not remembered.
+    It must look at nothing else: not at values, and not at what may change between calls, but for the default device
+    and whether a transform is tracing. Calls whose results are not new ops on their arrays and on numbers are not
+    remembered.
     """
-    return cast(_Function, functools.update_wrapper(_graph.Remembered(function), function))
+    return cast(Function, functools.update_wrapper(_graph.Remembered(function), function))
 
 
 def as_array(value: Any) -> array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from typing import Any
 
@@ -242,7 +241,6 @@ def scaled_dot_product_attention(
 _Shape = tuple[int, ...]
 
 
-@functools.lru_cache(maxsize=256)  # checked once: every layer and every step has the same
 def _attention_shapes(q: _Shape, k: _Shape, v: _Shape) -> tuple[_Shape, _Shape, _Shape]:
     """The shape of the scores; of the result; the sizes of heads of q and v, and how many share a key.
 

@@ -10,8 +10,8 @@ import inspect
 import math
 import operator
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 from .. import _graph
 from . import elementwise as _ew
@@ -20,6 +20,7 @@ from . import reduce as _reduce
 from . import shape as _shapes
 from ._registry import (
     Dtype,
+    Function,
     array,
     as_array,
     general,
@@ -113,10 +114,7 @@ def _check_key(value: Any) -> array:
 _UNSIGNED = {1: _graph.uint8, 2: _graph.uint16, 4: _graph.uint32}
 
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _drawing(function: _Function) -> _Function:
+def _drawing(function: Function) -> Function:
     """The function, remembered, with a key that is split off the state where it is given none."""
     drawn = remembered(function)
     position = list(inspect.signature(function).parameters).index("key")
@@ -130,15 +128,14 @@ def _drawing(function: _Function) -> _Function:
             kwargs["key"] = state._next()
         return drawn(*args, **kwargs)
 
-    return cast(_Function, with_key)
+    return cast(Function, with_key)
 
 
-def _bits(shape: Sequence[int], key: array | None, stream: Any, width: int = 4) -> array:
+def _bits(shape: Sequence[int], key: Any, stream: Any, width: int = 4) -> array:
     """Uniform unsigned integers of `width` bytes."""
     if any(n < 0 for n in shape):
         raise ValueError("[bits] Negative dimensions not allowed.")
-    used = state._next() if key is None else _check_key(key)
-    return _random_bits.record((used,), shape, _UNSIGNED[width], (width,), stream=stream)
+    return _random_bits.record((_check_key(key),), shape, _UNSIGNED[width], (width,), stream=stream)
 
 
 @remembered
@@ -152,7 +149,7 @@ def split(key: array, num: int = 2, stream: Any = None) -> array:
     array([[4146024105, 967050713],
            [2718843009, 1272950319]], dtype=uint32)
     """
-    return _bits((operator.index(num), 2), _check_key(key), stream)
+    return _bits((operator.index(num), 2), key, stream)
 
 
 def _shape(shape: Any, name: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@
 #include "mlxlite/graph/array_type.h"
 #include "mlxlite/graph/errors.h"
 #include "mlxlite/graph/primitive.h"
+#include "mlxlite/graph/trace.h"
 
 namespace mlxlite {
 
@@ -190,12 +191,14 @@ class Recorded {
         recorded.form_ = is_array(result) ? Form::array : PyList_CheckExact(result) ? Form::list : Form::tuple;
         recorded.names_.reset(Py_XNewRef(call.names));
         recorded.device_ = device;
+        recorded.tracing_ = tracing();
         return recorded;
     }
 
     // The result of another call; nullptr if that is not like this one.
     PyObject* record(const Call& call, Device device) const {
         if (call.arguments.size() != places_.size() || device != device_ || !has_names(call.names)) return nullptr;
+        if (tracing() != tracing_) return nullptr;
         Nodes arrays;
         for (std::size_t i = 0; i < places_.size(); ++i)
             if (!places_[i].fits(call.arguments[i], arrays)) return nullptr;
@@ -348,6 +351,7 @@ class Recorded {
     Reference names_;
     Form form_ = Form::array;
     Device device_ = Device::cpu;
+    bool tracing_ = false;            // stop_gradient records something only for a transform
     std::vector<std::size_t> first_;  // of each array, where it stands first
     std::vector<Number> numbers_;
     std::vector<Op> ops_;
