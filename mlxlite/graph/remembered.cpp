@@ -11,6 +11,7 @@
 
 #include "mlxlite/graph/array_type.h"
 #include "mlxlite/graph/errors.h"
+#include "mlxlite/graph/op_sequence.h"
 #include "mlxlite/graph/primitive.h"
 #include "mlxlite/graph/trace.h"
 
@@ -206,25 +207,18 @@ class Recorded {
         std::size_t n_arrays = arrays.size();
         for (std::size_t i = 0; i < n_arrays; ++i)
             if (first_like(arrays.all(), i) != first_[i]) return nullptr;
-        Made made;
-        for (const Number& number : numbers_) made.add(new_scalar(number.dtype, number.value));
-        Node* inputs[kMostInputs];
-        auto value = [&](std::uint32_t k) { return k < n_arrays ? arrays.all()[k] : made.nodes[k - n_arrays]; };
-        for (const Op& op : ops_) {
-            for (std::uint32_t i = 0; i < op.n_inputs; ++i) inputs[i] = value(inputs_[op.inputs + i]);
-            Node* node =
-                new_op(op.primitive, op.dtype, device, {inputs, op.n_inputs}, {dims_.data() + op.shape, op.rank});
-            made.add(node);
-            node->static_id = op.static_id;
-            node->attributes = op.attributes;
-        }
+        Node* values[Nodes::kMost + kMostNumbers + kMostOps];
+        std::ranges::copy(arrays.all(), values);
+        RecordedValues made(values, n_arrays);
+        for (const Number& number : numbers_) values[made.next++] = new_scalar(number.dtype, number.value);
+        ops_.record(values, made.next);
         if (form_ == Form::array) {
-            NodeRef result = NodeRef::share(value(results_[0]));
+            NodeRef result = NodeRef::share(values[results_[0]]);
             made.release();  // an op that we hold would be a result to an evaluation
             return finish(result.release());
         }
         std::vector<NodeRef> results;
-        for (std::uint32_t k : results_) results.push_back(NodeRef::share(value(k)));
+        for (std::uint32_t k : results_) results.push_back(NodeRef::share(values[k]));
         made.release();
         Node* last = results.back().get();
         auto n = static_cast<Py_ssize_t>(results.size());
@@ -242,34 +236,12 @@ class Recorded {
 
   private:
     enum class Form : std::uint8_t { array, list, tuple };
-    static constexpr std::size_t kMostOps = 48, kMostNumbers = 16, kMostInputs = Nodes::kMost, kMostResults = 32;
+    static constexpr std::size_t kMostOps = 48, kMostNumbers = 16, kMostResults = 32;
 
-    struct Op {
-        Primitive* primitive;
-        std::uint32_t static_id, inputs, shape;  // the last two: where they begin in inputs_ and dims_
-        std::uint16_t n_inputs;
-        std::uint8_t rank;
-        Dtype dtype;
-        AttributesRef attributes;
-    };
     struct Number {
         Dtype dtype;
         Scalar value;
     };
-    // Holds numbers and ops until the ops that read them do.
-    struct Made {
-        Node* nodes[kMostNumbers + kMostOps];
-        std::size_t size = 0;
-        Made() = default;
-        Made(const Made&) = delete;
-        Made& operator=(const Made&) = delete;
-        ~Made() { release(); }
-        void add(Node* node) { nodes[size++] = node; }
-        void release() {
-            while (size) mlxlite::release(nodes[--size]);
-        }
-    };
-
     static std::size_t first_like(std::span<Node* const> arrays, std::size_t i) {
         return static_cast<std::size_t>(
             std::find(arrays.begin(), arrays.begin() + static_cast<std::ptrdiff_t>(i), arrays[i]) - arrays.begin());
@@ -294,7 +266,7 @@ class Recorded {
                     stack.pop_back();
                     continue;
                 }
-                if (node->role != Role::op || node->trace || node->device != device || node->n_inputs > kMostInputs ||
+                if (node->role != Role::op || node->trace || node->device != device ||
                     order.size() + stack.size() > kMostOps)
                     return false;
                 if (next < node->n_inputs) {
@@ -316,24 +288,18 @@ class Recorded {
         };
         if (std::ranges::any_of(order, is_held_elsewhere) || std::ranges::any_of(numbers, is_held_elsewhere))
             return false;
+        std::vector<const Node*> values(arrays.begin(), arrays.end());
+        values.insert(values.end(), numbers.begin(), numbers.end());
+        values.insert(values.end(), order.begin(), order.end());
         auto number_of = [&](const Node* node) {
-            auto at = [&](auto& list, std::size_t before) {
-                auto found = std::ranges::find(list, node);
-                return found == list.end()
-                           ? ~std::uint32_t{0}
-                           : static_cast<std::uint32_t>(before + static_cast<std::size_t>(found - list.begin()));
-            };
-            std::uint32_t k = at(arrays, 0);
-            if (k == ~std::uint32_t{0}) k = at(numbers, arrays.size());
-            return k == ~std::uint32_t{0} ? at(order, arrays.size() + numbers.size()) : k;
+            return static_cast<std::uint32_t>(std::ranges::find(values, node) - values.begin());
         };
         for (const Node* node : numbers) numbers_.push_back({node->dtype, node->scalar});
+        std::vector<std::uint32_t> inputs;
         for (const Node* node : order) {
-            ops_.push_back({node->primitive, node->static_id, static_cast<std::uint32_t>(inputs_.size()),
-                            static_cast<std::uint32_t>(dims_.size()), node->n_inputs, node->rank, node->dtype,
-                            node->attributes});
-            for (int i = 0; i < node->n_inputs; ++i) inputs_.push_back(number_of(node->inputs[i]));
-            dims_.insert(dims_.end(), node->shape, node->shape + node->rank);
+            inputs.clear();
+            for (int i = 0; i < node->n_inputs; ++i) inputs.push_back(number_of(node->inputs[i]));
+            ops_.add(node, inputs);
         }
         for (PyObject* result : results) results_.push_back(number_of(node_of(result)));
         return true;
@@ -354,9 +320,8 @@ class Recorded {
     bool tracing_ = false;            // stop_gradient records something only for a transform
     std::vector<std::size_t> first_;  // of each array, where it stands first
     std::vector<Number> numbers_;
-    std::vector<Op> ops_;
-    std::vector<std::uint32_t> inputs_, results_;
-    std::vector<std::int64_t> dims_;
+    OpSequence ops_;
+    std::vector<std::uint32_t> results_;
 };
 
 // The layers of a model have few shapes, and numbers that change from step to step, such as positions, make calls

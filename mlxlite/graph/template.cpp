@@ -8,12 +8,6 @@
 
 namespace mlxlite {
 
-namespace {
-
-constexpr std::uint32_t kShared = 1u << 31;  // marks the number of an array that is read as it is
-
-}  // namespace
-
 Template::Template(std::span<Node* const> outputs, std::span<Node* const> arguments) {
     std::vector<Node*> order = pending_below(outputs);
     // How often the graph itself holds each node; more holders are outside of it.
@@ -52,33 +46,31 @@ Template::Template(std::span<Node* const> outputs, std::span<Node* const> argume
         node->tape_index = value;
         return value;
     };
+    auto n_ops = static_cast<std::uint32_t>(std::ranges::count(recorded, 1));
+    std::uint32_t first_shared = static_cast<std::uint32_t>(arguments.size()) + n_ops;
     auto value_of = [&](Node* node) {
         if (node->epoch == epoch) return node->tape_index;
         if (node->trace & kAbstract)
             throw std::invalid_argument(
                 "[compile] The function uses an argument of another function that is being transformed: pass it in.");
         shared_.push_back(NodeRef::share(node));
-        return set(node, static_cast<std::uint32_t>(shared_.size() - 1) | kShared);
+        return set(node, first_shared + static_cast<std::uint32_t>(shared_.size() - 1));
     };
     std::uint32_t next = 0;
     for (Node* node : arguments) {
         arguments_.push_back({node->dtype, {node->shape, node->shape + node->rank}});
         set(node, next++);
     }
+    std::vector<std::uint32_t> inputs;
     for (std::size_t k = 0; k < order.size(); ++k) {
         if (!recorded[k]) continue;
         Node* op = order[k];
-        for (int i = 0; i < op->n_inputs; ++i) inputs_.push_back(value_of(op->inputs[i]));
-        add(op);
+        inputs.clear();
+        for (int i = 0; i < op->n_inputs; ++i) inputs.push_back(value_of(op->inputs[i]));
+        ops_.add(op, inputs);
         set(op, next++);
     }
     for (Node* output : outputs) outputs_.push_back(value_of(output));
-}
-
-void Template::add(const Node* op) {
-    ops_.push_back({op->primitive, op->static_id, static_cast<std::uint32_t>(dims_.size()), op->n_inputs, op->rank,
-                    op->dtype, op->device, op->attributes});
-    dims_.insert(dims_.end(), op->shape, op->shape + op->rank);
 }
 
 std::vector<NodeRef> Template::record(std::span<Node* const> given) const {
@@ -87,26 +79,13 @@ std::vector<NodeRef> Template::record(std::span<Node* const> given) const {
     for (std::size_t i = 0; i < given.size(); ++i)
         if (given[i]->dtype != arguments_[i].dtype || !std::ranges::equal(given[i]->dims(), arguments_[i].shape))
             throw std::invalid_argument("[compile] an array has another shape or dtype than was traced");
-    std::vector<Node*> values(given.begin(), given.end());
-    values.reserve(given.size() + ops_.size());
-    std::vector<NodeRef> made;  // holds each op until its consumers do
-    made.reserve(ops_.size());
-    auto resolve = [&](std::uint32_t value) {
-        return value & kShared ? shared_[value & ~kShared].get() : values[value];
-    };
-    std::vector<Node*> inputs;
-    const std::uint32_t* source = inputs_.data();
-    for (const Op& op : ops_) {
-        inputs.clear();
-        for (int i = 0; i < op.n_inputs; ++i) inputs.push_back(resolve(*source++));
-        NodeRef node(new_op(op.primitive, op.dtype, op.device, inputs, {dims_.data() + op.shape, op.rank}));
-        node->static_id = op.static_id;
-        node->attributes = op.attributes;
-        values.push_back(node.get());
-        made.push_back(std::move(node));
-    }
+    std::vector<Node*> values(given.size() + ops_.size() + shared_.size());
+    std::ranges::copy(given, values.begin());
+    for (std::size_t i = 0; i < shared_.size(); ++i) values[given.size() + ops_.size() + i] = shared_[i].get();
+    RecordedValues made(values, given.size());  // each op is held until its consumers do
+    ops_.record(values, made.next);
     std::vector<NodeRef> results;
-    for (std::uint32_t output : outputs_) results.push_back(NodeRef::share(resolve(output)));
+    for (std::uint32_t output : outputs_) results.push_back(NodeRef::share(values[output]));
     return results;
 }
 

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "mlxlite/graph/node.h"
+#include "mlxlite/graph/op_sequence.h"
 
 namespace mlxlite {
 
@@ -25,24 +25,11 @@ class Template {
         Dtype dtype;
         std::vector<std::int64_t> shape;
     };
-    struct Op {
-        Primitive* primitive;
-        std::uint32_t static_id;
-        std::uint32_t shape;  // where in dims_ its shape begins
-        std::uint16_t n_inputs;
-        std::uint8_t rank;
-        Dtype dtype;
-        Device device;
-        AttributesRef attributes;
-    };
-    void add(const Node* op);
 
-    // Values are numbered: arguments, then ops. An array that is read as it is has a number of its own kind.
+    // Values are numbered: arguments, ops, and arrays that are read as they are.
     std::vector<Argument> arguments_;
-    std::vector<Op> ops_;
+    OpSequence ops_;
     std::vector<NodeRef> shared_;
-    std::vector<std::uint32_t> inputs_;  // of all ops, one after the other
-    std::vector<std::int64_t> dims_;
     std::vector<std::uint32_t> outputs_;
 };
 
