@@ -189,6 +189,9 @@ def test_every_decode_variant_fits():
                     v = choose_decode_variant(dtype, head_dim, head_dim, group, queries)
                     assert -(-group // v.heads) * v.heads < group + v.heads
                     generate_decode(dtype, head_dim, head_dim, group, queries=queries, variant=v)
+                    long = choose_decode_variant(dtype, head_dim, head_dim, group, queries, n_keys=1 << 17)
+                    assert long == v or (long.cluster == 2 < v.cluster and long.tensor_cores)
+                    generate_decode(dtype, head_dim, head_dim, group, queries=queries, variant=long)
 
 
 def test_bad_arguments_are_refused():

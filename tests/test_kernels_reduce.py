@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from backend_cuda.kernels import evaluate_size
+from backend_cuda.kernels import evaluate_size, reduce
 from backend_cuda.kernels.codegen import Operand
 from backend_cuda.kernels.ops import DTYPES, INEXACT
 from backend_cuda.kernels.reduce import OPS, generate, result_dtype
@@ -58,8 +58,8 @@ def assert_close(found, want, dtype, context, scale=1.0):
         np.testing.assert_array_equal(found, want, err_msg=str(context))
 
 
-def simple(op, dtype, kinds, access="contiguous"):
-    return generate(op, [("load", 0)], kinds, [Operand(dtype, access)], 0, result_dtype(op, dtype))
+def simple(op, dtype, kinds, access="contiguous", **options):
+    return generate(op, [("load", 0)], kinds, [Operand(dtype, access)], 0, result_dtype(op, dtype), **options)
 
 
 def check(kernel, op, kinds, a, out, context=None, **options):
@@ -201,6 +201,27 @@ def test_one_kernel_takes_columns_of_any_number_and_length(op, dtype):
     kernel = simple(op, dtype, "rk")
     for k, shape in enumerate(COLUMNS):
         check(kernel, op, "rk", samples(dtype, shape, k), result_dtype(op, dtype), misalign=k % 2)
+
+
+@pytest.mark.parametrize("op,dtype", [("sum", "bfloat16"), ("max", "float16"), ("sum", "int16")])
+def test_long_columns_of_short_elements(op, dtype, monkeypatch):
+    """As on a device of two multiprocessors: a thread has 16 packs in flight, then 4, then those that are left."""
+    monkeypatch.setattr(reduce, "DEEP_SPLIT_BLOCKS", 2)
+    kernel = simple(op, dtype, "rk", deep=True)
+    n_deep = 0
+    for k, shape in enumerate([(4096, 8), (5003, 40), (400, 256), (1001, 264), (128, 2048), (159, 2048), (260, 512)]):
+        n_deep += reduce.is_deep(shape[0], 1, shape[1])
+        check(kernel, op, "rk", samples(dtype, shape, k), result_dtype(op, dtype), misalign=k == 1)
+    assert n_deep >= 5
+
+
+def test_which_columns_are_deep():
+    """Those of which every thread has 16 packs or more."""
+    assert reduce.has_deep("sum", ["bfloat16"]) and not reduce.has_deep("argmax", ["bfloat16"])
+    assert not reduce.has_deep("sum", ["float32"]) and not reduce.has_deep("sum", ["bfloat16", "bfloat16"])
+    assert reduce.is_deep(8192, 1, 8192) and reduce.is_deep(1_000_000, 1, 128) and reduce.is_deep(8192, 64, 128)
+    assert reduce.is_deep(67_584, 1, 64) and not reduce.is_deep(67_583, 1, 64)
+    assert not reduce.is_deep(64, 1, 2_000_000) and not reduce.is_deep(0, 1, 8192) and not reduce.is_deep(8192, 1, 0)
 
 
 def test_rows_that_are_not_aligned():

@@ -526,6 +526,18 @@ def test_short_rows_are_copied_element_by_element(plans: list[Plan]) -> None:
     assert not any(name.startswith("transpose") for name in names), names
 
 
+def test_long_columns_of_short_elements_have_more_in_flight(plans: list[Plan]) -> None:
+    """Where every thread has enough of them, over however many dims."""
+    x = mx.zeros((70_000, 64), dtype=mx.bfloat16)
+    mx.eval(mx.sum(x, axis=0))
+    mx.eval(mx.sum(mx.abs(x.reshape(70, 1000, 8, 8)), axis=(0, 1)))
+    mx.eval(mx.sum(x[:2000], axis=0))
+    mx.eval(mx.argmax(x, axis=0))
+    mx.eval(mx.sum(x.astype(mx.float32) + x[0] * x[1], axis=0))
+    names = [plan.nodes[-1].source.name for plan in plans if isinstance(plan.nodes[-1], KernelNode)]
+    assert ["deep_columns" in name for name in names] == [True, True, False, False, False]
+
+
 @pytest.mark.parametrize("name", ["cumsum", "cummax", "logcumsumexp"])
 def test_a_scan_down_columns_leaves_them_where_they_are(plans: list[Plan], name: str) -> None:
     a, b = normal(3, 70, 40), normal(3, 40, 70)

@@ -94,7 +94,8 @@ def _own_kernel(b: Builder, i: int, one_query: bool) -> None:
         static = ("none", *static[1:])
     q, k, v = (features_adjacent(b, j) for j in node.inputs[:3])
     if one_query:
-        variant = b.table.choose(kernels.choose_decode_variant, b.dtype(i), *static[2:], 1, of=(k.dims[0] * k.dims[1],))
+        sizes = (k.dims[0] * k.dims[1], k.dims[2])
+        variant = b.table.choose(kernels.choose_decode_variant, b.dtype(i), *static[2:], 1, of=sizes)
         kernel = _decode_kernel(b.dtype(i), static, variant)
     else:
         kernel = _rows_kernel(b.dtype(i), static)

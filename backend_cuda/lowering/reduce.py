@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,8 +39,9 @@ def _generated(
     operands: tuple[KernelOperand, ...],
     register: int,
     out_dtype: str,
+    deep: bool,
 ) -> KernelSource:
-    return kernels.generate(op, program, kinds, operands, register, out_dtype)
+    return kernels.generate(op, program, kinds, operands, register, out_dtype, deep=deep)
 
 
 # ---- elementwise groups in front
@@ -137,7 +139,11 @@ def emit_reduction(b: Builder, i: int, writer: ProgramWriter, register: int, out
     if any(d.const == 0 for d in dims):
         accesses = [tuple(None for _ in dims) for _ in accesses]
     operands = tuple(KernelOperand(v.dtype, a) for v, a in zip(writer.operands, accesses, strict=True))
-    kernel = _generated(op, tuple(writer.program), kinds, operands, register, out.dtype)
+    deep = False
+    if inner_kept and kernels.has_deep(op, [v.dtype for v in writer.operands]):
+        lengths = math.prod(reduced_dims, start=b.table.lift(1)), math.prod(kept_dims[:-1], start=b.table.lift(1))
+        deep = b.table.choose(kernels.is_deep, of=(*lengths, kept_dims[-1]))
+    kernel = _generated(op, tuple(writer.program), kinds, operands, register, out.dtype, deep)
     b.kernel(
         kernel,
         dims,
