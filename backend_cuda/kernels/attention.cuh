@@ -21,11 +21,11 @@ DEVICE constexpr int power_of_two_from(int n) {
 
 // What the parts of a block and of several blocks need to be added up: shared memory for the sums of the warps, and for
 // the weights of the splits with what is copied of them at a time.
-template <int kDv_, int kRows_, int kThreads_, int kMaxSplits_>
+template <int kDv_, int kRows_, int kThreads_, int kMaxSplits_, int kSumStride_ = kDv_>
 struct SplitShape {
     static constexpr int kDv = kDv_, kRows = kRows_, kThreads = kThreads_, kWarps = kThreads / 32;
-    static constexpr int kMaxSplits = kMaxSplits_;
-    static constexpr int kSumBytes = kRows * (kWarps * (kDv + 3) + 2) * 4;
+    static constexpr int kMaxSplits = kMaxSplits_, kSumStride = kSumStride_;  // floats from one row's sums to the next's
+    static constexpr int kSumBytes = kRows * (kWarps * (kSumStride + 2) + 2) * 4;
     static constexpr u32 kCopies = kRows <= 12 ? 2048 : 1024;  // of parts, in flight
     static constexpr u32 kPartsAtOnce = kCopies / kThreads > 2 ? kCopies / kThreads : 2;
     static constexpr int kWeightBytes = (kRows * kMaxSplits * 4 + 15) / 16 * 16;
@@ -52,8 +52,8 @@ struct DecodeShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_> {
     static constexpr int kSharedBytes = DecodeShape::shared_bytes(kSlots * kStages * kThreads * 16);
 };
 
-// What is found of one split: for every row, in shared memory, the weighted sum of values (kRows * kDv), the maximum
-// and the sum of weights (kRows each).
+// What is found of one split: for every row, in shared memory, the weighted sum of values (kDv of kSumStride), the
+// maximum and the sum of weights.
 template <class S>
 struct DecodePart {
     const float* sum;
@@ -64,16 +64,16 @@ struct DecodePart {
 // What each warp found, in shared memory, and their sum.
 template <class S>
 struct WarpParts {
-    static constexpr int kRows = S::kRows, kDv = S::kDv, kWarps = S::kWarps;
-    float* sums;    // [warp][row][feature]
+    static constexpr int kRows = S::kRows, kDv = S::kDv, kWarps = S::kWarps, kStride = S::kSumStride;
+    float* sums;    // [warp][row][feature, of kStride]
     float* maxima;  // [warp][row], then weights
     float* totals;  // [warp][row]
 
     DEVICE WarpParts(uint4* shared)
         : sums(reinterpret_cast<float*>(shared)),
-          maxima(sums + kWarps * kRows * kDv),
+          maxima(sums + kWarps * kRows * kStride),
           totals(maxima + kWarps * kRows) {}
-    DEVICE float* sum(int warp, int row) const { return sums + (warp * kRows + row) * kDv; }
+    DEVICE float* sum(int warp, int row) const { return sums + (warp * kRows + row) * kStride; }
     // To be called by all threads, after their writes.
     DEVICE DecodePart<S> merged() const {
         float* row_maximum = totals + kWarps * kRows;  // [row]
@@ -99,11 +99,11 @@ struct WarpParts {
         }
         __syncthreads();
         for (int i = threadIdx.x; i < kRows * kDv; i += S::kThreads) {
-            const int r = i / kDv;
+            const int r = i / kDv, at = r * kStride + i % kDv;
             float t = 0;
 #pragma unroll
-            for (int w = 0; w < kWarps; ++w) t += maxima[w * kRows + r] * sums[w * kRows * kDv + i];
-            sums[i] = t;  // warp 0's, which this thread alone reads
+            for (int w = 0; w < kWarps; ++w) t += maxima[w * kRows + r] * sums[w * kRows * kStride + at];
+            sums[at] = t;  // warp 0's, which this thread alone reads
         }
         __syncthreads();
         return {sums, row_maximum, row_total};
@@ -294,34 +294,40 @@ template <class S>
 constexpr int kPartWords = (S::kRows * (S::kDv + 2) + 3) / 4 * 4;
 
 // Adds up what the blocks of a cluster found, each block a slice of the features: a lane has one block's part of one
-// feature, so what a reader waits for is one round trip to another block's memory. give(row, feature, sum, maximum,
-// total) gets the sums as of one split.
+// feature. All that a thread reads of other blocks' memory is asked for before it waits for any.
+// give(row, feature, sum, maximum, total) gets the sums as of one split.
 template <class S, int kCluster, class Give>
 DEVICE void combine_cluster(const DecodePart<S>& part, Give give) {
     constexpr int kElements = S::kRows * S::kDv, kSlice = (kElements + kCluster - 1) / kCluster;
+    constexpr int kTurns = (kSlice * kCluster + S::kThreads - 1) / S::kThreads;
     static_assert(kCluster <= 32 && S::kThreads % 32 == 0);
     cluster_barrier();
     const u32 from = threadIdx.x % kCluster;
     const int first = int(blockIdx.y % kCluster) * kSlice;
-    // Whole warps go round together, since they meet in shuffles.
-    for (int base = 0; base < kSlice * kCluster; base += S::kThreads) {
-        const int i = first + (base + int(threadIdx.x)) / kCluster;
-        const bool inside = i < first + kSlice && i < kElements;
-        const int at = inside ? i : 0, r = at / S::kDv;
-        const float maximum = cluster_load(part.maximum + r, from);
-        float total = cluster_load(part.total + r, from), sum = cluster_load(part.sum + at, from);
-        float top = maximum;
+    float maximum[kTurns], total[kTurns], sum[kTurns];
+    auto element = [&](int turn) { return first + (turn * S::kThreads + int(threadIdx.x)) / kCluster; };
+    auto is_inside = [&](int i) { return i < first + kSlice && i < kElements; };
+#pragma unroll
+    for (int turn = 0; turn < kTurns; ++turn) {
+        const int i = is_inside(element(turn)) ? element(turn) : 0, r = i / S::kDv;
+        maximum[turn] = cluster_load(part.maximum + r, from);
+        total[turn] = cluster_load(part.total + r, from);
+        sum[turn] = cluster_load(part.sum + r * S::kSumStride + i % S::kDv, from);
+    }
+#pragma unroll
+    for (int turn = 0; turn < kTurns; ++turn) {
+        float top = maximum[turn];
 #pragma unroll
         for (int lanes = kCluster / 2; lanes > 0; lanes /= 2) top = fmaxf(top, shuffle_xor(top, lanes));
-        const float weight = exp2f(maximum - reference(top));
-        total *= weight;
-        sum *= weight;
+        const float weight = exp2f(maximum[turn] - reference(top));
+        float t = total[turn] * weight, x = sum[turn] * weight;
 #pragma unroll
         for (int lanes = kCluster / 2; lanes > 0; lanes /= 2) {
-            total += shuffle_xor(total, lanes);
-            sum += shuffle_xor(sum, lanes);
+            t += shuffle_xor(t, lanes);
+            x += shuffle_xor(x, lanes);
         }
-        if (inside && from == 0) give(r, at % S::kDv, sum, top, total);
+        const int i = element(turn);
+        if (from == 0 && is_inside(i)) give(i / S::kDv, i % S::kDv, x, top, t);
     }
     cluster_barrier();  // nobody leaves while others read its memory
 }
@@ -355,10 +361,11 @@ DEVICE void decode_finish(uint4* shared, const DecodePart<S>& part, float* works
     } else {
         for (int i = threadIdx.x; i < kRows * kDv; i += kThreads) {
             const int r = i / kDv;
+            const float sum = part.sum[r * S::kSumStride + i % kDv];
             if (splits == 1) {
-                finish(r, i % kDv, part.sum[i], part.maximum[r], part.total[r]);
+                finish(r, i % kDv, sum, part.maximum[r], part.total[r]);
             } else {
-                keep(r, i % kDv, part.sum[i], part.maximum[r], part.total[r]);
+                keep(r, i % kDv, sum, part.maximum[r], part.total[r]);
             }
         }
         if (splits == 1) return;

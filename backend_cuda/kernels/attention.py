@@ -67,10 +67,12 @@ def _shared_bytes(dtype: str, head_dim: int, value_dim: int, rows: int, variant:
     """What DecodeShape and MmaShape ask for."""
     if variant.tensor_cores:
         ring = variant.threads // 32 * variant.stages * _MMA_KEYS * (head_dim // 8 + value_dim // 8 + 2) * 16
+        ring += rows * (head_dim // 8 + 1) * 16
     else:
         _, c, cv = _lanes(dtype, head_dim, value_dim)
         ring = variant.keys * (c + cv) * variant.stages * variant.threads * 16
-    sums = rows * (variant.threads // 32 * (value_dim + 3) + 2) * 4
+    stride = value_dim + 8 if variant.tensor_cores else value_dim
+    sums = rows * (variant.threads // 32 * (stride + 2) + 2) * 4
     copies = 2048 if rows <= 12 else 1024
     splits = -(-rows * _most_splits(variant) * 4 // 16) * 16
     splits += max(2, copies // variant.threads) * variant.threads * 16

@@ -1,35 +1,54 @@
 // Decoding's attention with tensor cores: few rows are padded to the 16 of a tile, which costs nothing that is short.
 //
-// A warp takes tiles of 16 keys, the next ones on their way into shared memory. Rows there are one chunk longer than
-// they need be, an odd number of them, so that the lanes of a warp read from different banks.
+// A warp takes tiles of 16 keys, the next ones on their way into shared memory: with few keys for each, all of them from
+// the start. Rows there are one chunk longer than they need be, an odd number of them, so that the lanes of a warp read
+// from different banks.
 #pragma once
 #include "attention.cuh"
 #include "mma.cuh"
 
 template <class T_, int kD_, int kDv_, int kRows_, int kThreads_, int kStages_, int kMaxSplits_>
-struct MmaShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_> {
+struct MmaShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_, kDv_ + 8> {  // rows' sums lie in different banks
     using T = T_;
     static constexpr int kD = kD_, kDv = kDv_, kStages = kStages_, kKeys = 16;
     static_assert(kD % 16 == 0 && kDv % 16 == 0 && kRows_ <= 16 && sizeof(T) == 2);
     static constexpr int kKeyChunks = kD / 8, kValueChunks = kDv / 8;
     static constexpr int kKeyStride = kKeyChunks + 1, kValueStride = kValueChunks + 1;  // chunks from row to row
     static constexpr int kTileChunks = kKeys * (kKeyStride + kValueStride);
-    static constexpr int kSharedBytes = MmaShape::shared_bytes(MmaShape::kWarps * kStages * kTileChunks * 16);
+    static constexpr int kRingChunks = MmaShape::kWarps * kStages * kTileChunks;  // queries lie behind them
+    static constexpr int kSharedBytes = MmaShape::shared_bytes((kRingChunks + kRows_ * kKeyStride) * 16);
 };
 
 // Starts copying rows of kChunks chunks into a tile, zeros for those from `end` on; by a warp.
 template <int kRows, int kChunks, class T>
 DEVICE void fetch_tile(uint4* to, const T* from, i64 stride, i64 first, i64 end, bool aligned) {
-#pragma unroll
-    for (int c = threadIdx.x % 32; c < kRows * kChunks; c += 32) {
-        const int row = c / kChunks, column = c % kChunks;
-        const bool wanted = first + row < end;
-        const T* place = from + (wanted ? first + row : 0) * stride + column * 8;
+    const int lane = threadIdx.x % 32;
+    if (!aligned) {
+#pragma unroll 1  // seldom: few instructions are worth more than speed
+        for (int c = lane; c < kRows * kChunks; c += 32) {
+            const int row = c / kChunks, column = c % kChunks;
+            const bool wanted = first + row < end;
+            const T* place = from + (wanted ? first + row : 0) * stride + column * 8;
+            to[row * (kChunks + 1) + column] = load_elements(place, wanted ? 8 : 0).raw;
+        }
+    } else if constexpr (32 % kChunks == 0) {  // a lane stays in its column
+        constexpr int kStep = 32 / kChunks;
+        const int row = lane / kChunks, column = lane % kChunks;
+        const T* place = from + (first + row) * stride + column * 8;
         uint4* slot = to + row * (kChunks + 1) + column;
-        if (aligned) {
-            copy_async<true>(slot, place, wanted);
-        } else {
-            *slot = load_elements(place, wanted ? 8 : 0).raw;
+        const int rows = int(min_i64(end - first, kRows)) - row;
+#pragma unroll
+        for (int r = 0; r < kRows; r += kStep) {
+            copy_async<true>(slot + r * (kChunks + 1), r < rows ? place : from, r < rows);
+            place += kStep * stride;
+        }
+    } else {
+#pragma unroll
+        for (int c = lane; c < kRows * kChunks; c += 32) {
+            const int row = c / kChunks, column = c % kChunks;
+            const bool wanted = first + row < end;
+            const T* place = from + (wanted ? first + row : 0) * stride + column * 8;
+            copy_async<true>(to + row * (kChunks + 1) + column, place, wanted);
         }
     }
 }
@@ -44,53 +63,50 @@ DEVICE DecodePart<S> decode_part_mma(uint4* shared, Query query, float scale, co
     uint4* ring = shared + warp * kStages * S::kTileChunks;
     const bool aligned = is_chunk_aligned(k, k_stride) && is_chunk_aligned(v, v_stride);
 
+    const i64 tiles = ceil_div(end - begin, S::kKeys);
+    const i64 steps = tiles > warp ? ceil_div(tiles - warp, S::kWarps) : 0;
     auto first_key = [&](i64 step) { return begin + (step * S::kWarps + warp) * S::kKeys; };
     auto fetch = [&](i64 step, int stage) {
-        uint4* to = ring + stage * S::kTileChunks;
-        const i64 first = first_key(step);
-        fetch_tile<S::kKeys, S::kKeyChunks>(to, k, k_stride, first, end, aligned);
-        fetch_tile<S::kKeys, S::kValueChunks>(to + S::kKeys * S::kKeyStride, v, v_stride, first, end, aligned);
+        if (step < steps) {
+            uint4* to = ring + stage * S::kTileChunks;
+            const i64 first = first_key(step);
+            fetch_tile<S::kKeys, S::kKeyChunks>(to, k, k_stride, first, end, aligned);
+            fetch_tile<S::kKeys, S::kValueChunks>(to + S::kKeys * S::kKeyStride, v, v_stride, first, end, aligned);
+        }
         end_copy_group();
     };
 #pragma unroll 1
-    for (int s = 0; s < kStages - 1; ++s) fetch(s, s);
+    for (int s = 0; s < kStages; ++s) fetch(s, s);
 
+    uint4* queries = shared + S::kRingChunks;
+    for (int c = threadIdx.x; c < kRows * S::kKeyChunks; c += S::kThreads) {
+        const int row = c / S::kKeyChunks, column = c % S::kKeyChunks;
+        queries[row * S::kKeyStride + column] = load_elements(query(row) + column * 8, 8).raw;
+    }
+    __syncthreads();
+    // Of four matrices to be loaded, the one that this lane has a row of, and which.
+    const int matrix = lane / 8, matrix_row = lane % 8;
+    const int query_row = 8 * (matrix % 2) + matrix_row;  // the products of rows from kRows on are not used
+    const uint4* own_query = queries + (query_row < kRows ? query_row : 0) * S::kKeyStride + matrix / 2;
     u32 q[S::kD / 16][4];
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        const int row = g + 8 * h;
-        const T* from = row < kRows ? query(row) : nullptr;
-#pragma unroll
-        for (int d = 0; d < S::kD / 16; ++d) {
-#pragma unroll
-            for (int c = 0; c < 2; ++c) {
-                const int at = 16 * d + 8 * c + t;
-                q[d][h + 2 * c] = h < kHalves && from ? pack_pair(from[at], from[at + 1]) : 0;
-            }
-        }
-    }
+    for (int d = 0; d < S::kD / 16; ++d) load_matrices<false>(q[d], own_query + 2 * d);
 
     float sum[S::kDv / 8][4] = {}, maximum[2] = {-float_infinity(), -float_infinity()}, total[2] = {};
-    const i64 tiles = ceil_div(end - begin, S::kKeys);
-    const i64 steps = tiles > warp ? ceil_div(tiles - warp, S::kWarps) : 0;
     int stage = 0;
     for (i64 step = 0; step < steps; ++step) {
-        wait_copy_groups<kStages - 2>();
+        wait_copy_groups<kStages - 1>();
         __syncwarp();
-        // Into the slots that the step before has read.
-        fetch(step + kStages - 1, stage == 0 ? kStages - 1 : stage - 1);
-        const T* keys = reinterpret_cast<const T*>(ring + stage * S::kTileChunks);
-        const T* values = keys + S::kKeys * S::kKeyStride * 8;
+        const uint4* keys = ring + stage * S::kTileChunks;
+        const uint4* values = keys + S::kKeys * S::kKeyStride;
 
         float score[2][4] = {};  // of keys 8 j + t, t + 1
 #pragma unroll
         for (int d = 0; d < S::kD / 16; ++d) {
+            u32 b[4];  // 8 keys with features 16 d and 16 d + 8 on, then the other 8
+            load_matrices<false>(b, keys + (8 * (matrix / 2) + matrix_row) * S::kKeyStride + 2 * d + matrix % 2);
 #pragma unroll
-            for (int j = 0; j < 2; ++j) {
-                const T* from = keys + (8 * j + g) * S::kKeyStride * 8 + 16 * d + t;
-                const u32 b[2] = {*reinterpret_cast<const u32*>(from), *reinterpret_cast<const u32*>(from + 8)};
-                multiply_tiles<T>(score[j], q[d], b);
-            }
+            for (int j = 0; j < 2; ++j) multiply_tiles<T>(score[j], q[d], {b[2 * j], b[2 * j + 1]});
         }
         const i64 first = first_key(step);
         u32 weights[4] = {};
@@ -123,14 +139,18 @@ DEVICE DecodePart<S> decode_part_mma(uint4* shared, Query query, float scale, co
             }
         }
 #pragma unroll
-        for (int n = 0; n < S::kDv / 8; ++n) {
+        for (int n = 0; n < S::kDv / 8; n += 2) {
+            u32 b[4];  // both 8 keys with features 8 n on, then with 8 n + 8 on
+            load_matrices<true>(b, values + (8 * (matrix % 2) + matrix_row) * S::kValueStride + n + matrix / 2);
 #pragma unroll
-            for (int i = 0; i < 2 * kHalves; ++i) sum[n][i] *= shrink[i / 2];
-            const T* from = values + t * S::kValueStride * 8 + 8 * n + g;
-            constexpr int kNext = S::kValueStride * 8;
-            const u32 b[2] = {pack_pair(from[0], from[kNext]), pack_pair(from[8 * kNext], from[9 * kNext])};
-            multiply_tiles<T>(sum[n], weights, b);
+            for (int j = 0; j < 2; ++j) {
+#pragma unroll
+                for (int i = 0; i < 2 * kHalves; ++i) sum[n + j][i] *= shrink[i / 2];
+                multiply_tiles<T>(sum[n + j], weights, {b[2 * j], b[2 * j + 1]});
+            }
         }
+        __syncwarp();
+        fetch(step + kStages, stage);  // into the slots that have been read
         stage = stage == kStages - 1 ? 0 : stage + 1;
     }
     wait_copy_groups<0>();
@@ -145,8 +165,7 @@ DEVICE DecodePart<S> decode_part_mma(uint4* shared, Query query, float scale, co
         if (row >= kRows) continue;
 #pragma unroll
         for (int n = 0; n < S::kDv / 8; ++n) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) parts.sum(warp, row)[8 * n + t + i] = sum[n][2 * h + i];
+            *reinterpret_cast<Pack<float, 2>*>(parts.sum(warp, row) + 8 * n + t) = {sum[n][2 * h], sum[n][2 * h + 1]};
         }
         if (t == 0) {
             parts.maxima[warp * kRows + row] = maximum[h];

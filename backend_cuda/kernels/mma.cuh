@@ -8,6 +8,38 @@ DEVICE u32 pack_pair(T first, T second) {
     return u32(first.bits) | u32(second.bits) << 16;
 }
 
+// Four 8 x 8 matrices from shared memory (PTX ISA, "ldmatrix"): lane l gives the address of row l % 8 of matrix l / 8,
+// 16 bytes on a boundary of 16. Of each matrix lane l gets columns t, t + 1 of row g; if transposed, rows t, t + 1 of
+// column g.
+template <bool kTransposed>
+DEVICE void load_matrices(u32 (&to)[4], const void* row) {
+#ifdef __CUDACC__
+    const u32 at = u32(__cvta_generic_to_shared(row));
+    if constexpr (kTransposed) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                     : "r"(at)
+                     : "memory");
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                     : "r"(at)
+                     : "memory");
+    }
+#else
+    const int lane = threadIdx.x % 32, g = lane / 4, t = 2 * (lane % 4);
+    const auto own = static_cast<const u16*>(row);
+    for (int m = 0; m < 4; ++m) {
+        u32 pair = 0;
+        for (int i = 0; i < 2; ++i) {
+            const u16* from = shuffle_from(own, 8 * m + (kTransposed ? t + i : g));
+            pair |= u32(from[kTransposed ? g : t + i]) << 16 * i;
+        }
+        to[m] = pair;
+    }
+#endif
+}
+
 // c += a b, with a 16 x 16, b 16 x 8 and c 16 x 8 (PTX ISA, "Matrix Fragments for mma.m16n8k16"). Lane l has, with
 // g = l / 4 and t = 2 * (l % 4):
 //   a: rows g and g + 8 of columns t, t + 1, then both of columns t + 8, t + 9;
