@@ -7,7 +7,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from backend_cuda.kernels import attention
 from backend_cuda.kernels.attention import DecodeVariant, choose_decode_variant, generate_decode, generate_rows
+from backend_cuda.kernels.target import Target
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not installed")
 
@@ -192,6 +194,18 @@ def test_every_decode_variant_fits():
                     long = choose_decode_variant(dtype, head_dim, head_dim, group, queries, n_keys=1 << 17)
                     assert long == v or (long.cluster == 2 < v.cluster and long.tensor_cores)
                     generate_decode(dtype, head_dim, head_dim, group, queries=queries, variant=long)
+
+
+@pytest.mark.parametrize("capability,room", [((8, 0), 163), ((8, 9), 99), ((12, 0), 99), ((10, 0), 227)])
+def test_decode_variants_fit_devices_with_less_memory(capability, room, monkeypatch):
+    monkeypatch.setattr(attention, "target", Target())
+    attention.target.use(100, capability)
+    for head_dim in range(16, 129, 16):
+        for group in (1, 4, 6, 16):
+            variant = choose_decode_variant("bfloat16", head_dim, head_dim, group)
+            kernel = generate_decode("bfloat16", head_dim, head_dim, group, variant=variant)
+            assert variant.tensor_cores and kernel.launch.shared <= room << 10
+            assert (variant.cluster > 1) == (capability >= (9, 0))
 
 
 def test_bad_arguments_are_refused():

@@ -19,9 +19,10 @@ DEVICE constexpr int power_of_two_from(int n) {
     return p;
 }
 
-// What the parts of a block and of several blocks need to be added up: shared memory for the sums of the warps, and for
-// the weights of the splits with what is copied of them at a time.
-template <int kDv_, int kRows_, int kThreads_, int kMaxSplits_, int kSumStride_ = kDv_>
+// What the parts of a block and of several blocks need to be added up: shared memory for the sums of the warps, for the
+// weights of the splits with what is copied of them at a time, and behind these, for what the blocks of a cluster send
+// to one another: of each a slice of the sums, and the maximum and total of every row.
+template <int kDv_, int kRows_, int kThreads_, int kMaxSplits_, int kCluster_, int kSumStride_ = kDv_>
 struct SplitShape {
     static constexpr int kDv = kDv_, kRows = kRows_, kThreads = kThreads_, kWarps = kThreads / 32;
     static constexpr int kMaxSplits = kMaxSplits_, kSumStride = kSumStride_;  // floats from one row's sums to the next's
@@ -30,14 +31,18 @@ struct SplitShape {
     static constexpr u32 kPartsAtOnce = kCopies / kThreads > 2 ? kCopies / kThreads : 2;
     static constexpr int kWeightBytes = (kRows * kMaxSplits * 4 + 15) / 16 * 16;
     static constexpr int kSplitBytes = kWeightBytes + kPartsAtOnce * kThreads * 16;
-    static DEVICE constexpr int shared_bytes(int ring) {
+    static constexpr int kCluster = kHasClusters ? kCluster_ : 1;
+    static constexpr int kSlice = (kRows * kDv + kCluster_ - 1) / kCluster_, kSent = kSlice + 2 * kRows;
+    static constexpr int kInboxBytes = kCluster_ > 1 ? (kCluster_ * kSent * 4 + 15) / 16 * 16 : 0;
+    static DEVICE constexpr int inbox_at(int ring) {
         const int most = ring > kSumBytes ? ring : kSumBytes;
         return (most > kSplitBytes ? most : kSplitBytes) / 16 * 16 + 16;
     }
 };
 
-template <class T_, int kD_, int kDv_, int kRows_, int kThreads_, int kKeys_, int kStages_, int kMaxSplits_>
-struct DecodeShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_> {
+template <class T_, int kD_, int kDv_, int kRows_, int kThreads_, int kKeys_, int kStages_, int kMaxSplits_,
+          int kCluster_>
+struct DecodeShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_, kCluster_> {
     using T = T_;
     static constexpr int kD = kD_, kDv = kDv_, kThreads = kThreads_, kKeys = kKeys_, kStages = kStages_;
     static constexpr int N = Chunk<T>::kSize;
@@ -49,7 +54,8 @@ struct DecodeShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_> {
     static constexpr int kStreams = kThreads / kLanes;
     static constexpr int kSlots = kKeys * (kC + kCv);
     // Shared memory, used in turn for keys and values in flight, the sums of the warps, and the weights of the splits.
-    static constexpr int kSharedBytes = DecodeShape::shared_bytes(kSlots * kStages * kThreads * 16);
+    static constexpr int kInboxAt = DecodeShape::inbox_at(kSlots * kStages * kThreads * 16);
+    static constexpr int kSharedBytes = kInboxAt + DecodeShape::kInboxBytes;
 };
 
 // What is found of one split: for every row, in shared memory, the weighted sum of values (kDv of kSumStride), the
@@ -293,53 +299,53 @@ DEVICE DecodePart<S> decode_part(uint4* shared, Query query, float scale, const 
 template <class S>
 constexpr int kPartWords = (S::kRows * (S::kDv + 2) + 3) / 4 * 4;
 
-// Adds up what the blocks of a cluster found, each block a slice of the features: a lane has one block's part of one
-// feature. All that a thread reads of other blocks' memory is asked for before it waits for any.
+// Adds up what the blocks of a cluster found, each block a slice of the sums. Blocks send their parts, so that they
+// meet once and then read their own memory alone; they have arrived at the cluster's barrier when they began, since
+// memory can be written once its block runs.
 // give(row, feature, sum, maximum, total) gets the sums as of one split.
-template <class S, int kCluster, class Give>
-DEVICE void combine_cluster(const DecodePart<S>& part, Give give) {
-    constexpr int kElements = S::kRows * S::kDv, kSlice = (kElements + kCluster - 1) / kCluster;
-    constexpr int kTurns = (kSlice * kCluster + S::kThreads - 1) / S::kThreads;
-    static_assert(kCluster <= 32 && S::kThreads % 32 == 0);
-    cluster_barrier();
-    const u32 from = threadIdx.x % kCluster;
-    const int first = int(blockIdx.y % kCluster) * kSlice;
-    float maximum[kTurns], total[kTurns], sum[kTurns];
-    auto element = [&](int turn) { return first + (turn * S::kThreads + int(threadIdx.x)) / kCluster; };
-    auto is_inside = [&](int i) { return i < first + kSlice && i < kElements; };
+template <class S, class Give>
+DEVICE void combine_cluster(uint4* shared, const DecodePart<S>& part, Give give) {
+    constexpr int kCluster = S::kCluster, kElements = S::kRows * S::kDv, kSlice = S::kSlice, kSent = S::kSent;
+    float* inbox = reinterpret_cast<float*>(shared + S::kInboxAt / 16);  // [block][sums, maxima, totals]
+    const int rank = int(blockIdx.y % kCluster);
+    cluster_wait();
 #pragma unroll
-    for (int turn = 0; turn < kTurns; ++turn) {
-        const int i = is_inside(element(turn)) ? element(turn) : 0, r = i / S::kDv;
-        maximum[turn] = cluster_load(part.maximum + r, from);
-        total[turn] = cluster_load(part.total + r, from);
-        sum[turn] = cluster_load(part.sum + r * S::kSumStride + i % S::kDv, from);
+    for (int base = 0; base < kSlice * kCluster; base += S::kThreads) {
+        const int i = base + int(threadIdx.x), to = i / kSlice;
+        const float x = i < kElements ? part.sum[i / S::kDv * S::kSumStride + i % S::kDv] : 0;
+        if (to < kCluster) cluster_store(inbox + rank * kSent + i % kSlice, to, x);
     }
+    for (int i = threadIdx.x; i < 2 * S::kRows * kCluster; i += S::kThreads) {
+        const int to = i % kCluster, row = i / kCluster % S::kRows;
+        const bool is_total = i / kCluster >= S::kRows;
+        cluster_store(inbox + rank * kSent + kSlice + i / kCluster, to, (is_total ? part.total : part.maximum)[row]);
+    }
+    cluster_arrive();
+    cluster_wait();
+    for (int j = threadIdx.x; j < kSlice && rank * kSlice + j < kElements; j += S::kThreads) {
+        const int i = rank * kSlice + j, row = i / S::kDv;
+        const float* maxima = inbox + kSlice + row;
+        float top = -float_infinity(), sum = 0, total = 0;
 #pragma unroll
-    for (int turn = 0; turn < kTurns; ++turn) {
-        float top = maximum[turn];
+        for (int b = 0; b < kCluster; ++b) top = fmaxf(top, maxima[b * kSent]);
 #pragma unroll
-        for (int lanes = kCluster / 2; lanes > 0; lanes /= 2) top = fmaxf(top, shuffle_xor(top, lanes));
-        const float weight = exp2f(maximum[turn] - reference(top));
-        float t = total[turn] * weight, x = sum[turn] * weight;
-#pragma unroll
-        for (int lanes = kCluster / 2; lanes > 0; lanes /= 2) {
-            t += shuffle_xor(t, lanes);
-            x += shuffle_xor(x, lanes);
+        for (int b = 0; b < kCluster; ++b) {
+            const float weight = exp2f(maxima[b * kSent] - reference(top));
+            sum = fmaf(weight, inbox[b * kSent + j], sum);
+            total = fmaf(weight, maxima[b * kSent + S::kRows], total);
         }
-        const int i = element(turn);
-        if (from == 0 && is_inside(i)) give(i / S::kDv, i % S::kDv, x, top, t);
+        give(row, i % S::kDv, sum, top, total);
     }
-    cluster_barrier();  // nobody leaves while others read its memory
 }
 
 // Writes the result of one split, or of all if this block is the last of `blocks` that share its rows. A split is what
 // a block found, or a cluster of them.
 //
 // sink(row) is the score of a row's sink, -infinity for none; store(row, feature, value) writes the result.
-template <class S, int kCluster, class Sink, class Store>
+template <class S, class Sink, class Store>
 DEVICE void decode_finish(uint4* shared, const DecodePart<S>& part, float* workspace, u32* counter, i64 tile,
                           u32 blocks, Sink sink, Store store) {
-    constexpr int kRows = S::kRows, kDv = S::kDv, kThreads = S::kThreads;
+    constexpr int kRows = S::kRows, kDv = S::kDv, kThreads = S::kThreads, kCluster = S::kCluster;
     const u32 splits = blocks / kCluster;
     auto finish = [&](int r, int feature, float sum, float maximum, float total) {
         const float s = sink(r);
@@ -356,8 +362,8 @@ DEVICE void decode_finish(uint4* shared, const DecodePart<S>& part, float* works
         }
     };
     if constexpr (kCluster > 1) {
-        if (splits == 1) return combine_cluster<S, kCluster>(part, finish);
-        combine_cluster<S, kCluster>(part, keep);
+        if (splits == 1) return combine_cluster(shared, part, finish);
+        combine_cluster(shared, part, keep);
     } else {
         for (int i = threadIdx.x; i < kRows * kDv; i += kThreads) {
             const int r = i / kDv;

@@ -20,7 +20,7 @@ MASKS: tuple[Mask, ...] = ("none", "bool", "additive", "causal")
 DECODE_DTYPES = ("bfloat16", "float16", "float32")
 ROWS_DTYPES = (*DECODE_DTYPES, "float64")
 MAX_HEAD_DIM = 512
-_STATIC_SHARED = 47 << 10  # 48 KiB can be had without asking; some is needed beside the arrays here
+_WORKING_SHARED = 47 << 10  # of a block without tensor cores: four of them find room on a multiprocessor
 _WORTH_A_CLUSTER = 1024  # keys of a block, for another cluster to be worth what meeting in memory takes
 _MOST_SHARED = 160 << 10  # of a block, where it is asked for: compute capability 8.0 has 163 KiB
 # Elements of a head's keys from which on small clusters are faster (H100): of 8 heads of 128 features with 12,288 keys
@@ -64,7 +64,14 @@ def _lanes(dtype: str, head_dim: int, value_dim: int) -> tuple[int, int, int]:
 
 
 def _shared_bytes(dtype: str, head_dim: int, value_dim: int, rows: int, variant: DecodeVariant) -> int:
-    """What DecodeShape and MmaShape ask for."""
+    """What DecodeShape and MmaShape ask for: kSharedBytes."""
+    slices = -(-rows * value_dim // variant.cluster) + 2 * rows
+    inbox = -(-variant.cluster * slices * 4 // 16) * 16 if variant.cluster > 1 else 0
+    return _working_bytes(dtype, head_dim, value_dim, rows, variant) + inbox
+
+
+def _working_bytes(dtype: str, head_dim: int, value_dim: int, rows: int, variant: DecodeVariant) -> int:
+    """What they use before the blocks of a cluster meet: kInboxAt."""
     if variant.tensor_cores:
         ring = variant.threads // 32 * variant.stages * _MMA_KEYS * (head_dim // 8 + value_dim // 8 + 2) * 16
         ring += rows * (head_dim // 8 + 1) * 16
@@ -108,7 +115,11 @@ def choose_decode_variant(
         heads = -(-group // -(-group // most))
         # Of small heads, shared memory has room for more warps: a block takes its keys in fewer turns.
         threads = 384 if head_dim + value_dim <= 128 else 256
-        return with_cluster(DecodeVariant(heads, threads, _MMA_KEYS, 2, tensor_cores=True))
+        while True:
+            variant = with_cluster(DecodeVariant(heads, threads, _MMA_KEYS, 2, tensor_cores=True))
+            if threads == 32 or _shared_bytes(dtype, head_dim, value_dim, heads * queries, variant) <= target.shared:
+                return variant
+            threads = threads // 64 * 32
     _, c, cv = _lanes(dtype, head_dim, value_dim)
     most = max(1, _ROW_REGISTERS // (max(c, cv) * (16 // ITEMSIZE[dtype]) * queries))
     heads = -(-group // -(-group // most))
@@ -118,7 +129,7 @@ def choose_decode_variant(
     while True:
         stage = keys * (c + cv) * threads * 16
         variant = with_cluster(DecodeVariant(heads, threads, keys, max(2, min(6, (40 << 10) // stage))))
-        if threads == 32 or _shared_bytes(dtype, head_dim, value_dim, rows, variant) <= _STATIC_SHARED:
+        if threads == 32 or _working_bytes(dtype, head_dim, value_dim, rows, variant) <= _WORKING_SHARED:
             return variant
         threads //= 2
 
@@ -183,7 +194,7 @@ def generate_decode(
     if variant.threads % 32 or not 32 <= variant.threads <= 1024 or variant.keys < 1 or variant.stages < 2:
         raise ValueError(f"a block is whole warps, with 2 stages or more: {variant}")
     shared = _shared_bytes(dtype, head_dim, value_dim, rows, variant)
-    if shared > (_MOST_SHARED if variant.tensor_cores else _STATIC_SHARED):
+    if shared > _MOST_SHARED:
         raise ValueError(f"{shared} bytes of shared memory are too many: {variant}")
 
     parts = -(-group // variant.heads)
@@ -213,19 +224,14 @@ def generate_decode(
     part = "decode_part_mma" if variant.tensor_cores else "decode_part"
     shape = f"{storage(dtype)}, {head_dim}, {value_dim}, {rows}, {variant.threads}"
     if variant.tensor_cores:
-        memory = [
-            f"using S = MmaShape<{shape}, {variant.stages}, {most}>;",
-            f"static_assert(S::kSharedBytes == {shared});",
-            "DYNAMIC_SHARED(memory, S::kSharedBytes);",
-        ]
+        shape = f"MmaShape<{shape}, {variant.stages}, {most}, {variant.cluster}>"
     else:
-        memory = [
-            f"using S = DecodeShape<{shape}, {variant.keys}, {variant.stages}, {most}>;",
-            "__shared__ uint4 memory[S::kSharedBytes / 16];",
-        ]
+        shape = f"DecodeShape<{shape}, {variant.keys}, {variant.stages}, {most}, {variant.cluster}>"
     body = [
-        *memory,
-        f"constexpr int kCluster = kHasClusters ? {variant.cluster} : 1;",
+        f"using S = {shape};",
+        f"static_assert(S::kSharedBytes == {shared});",
+        "DYNAMIC_SHARED(memory, S::kSharedBytes);",
+        "if constexpr (S::kCluster > 1) cluster_arrive();",
         f"const i64 n_queries = {'1' if queries == 1 else 'd2'};",
         "i64 tile = blockIdx.x;",
         f"const i64 first_head = {f'take_coordinate(tile, {parts}) * {variant.heads}' if parts > 1 else '0'};",
@@ -252,13 +258,11 @@ def generate_decode(
         "const i64 begin = min_i64(d3, blockIdx.y * per_split), end = min_i64(d3, begin + per_split);",
         f"const auto part = {part}<S>(memory, query, s0_f32 * kLog2e, p1 + batch * t1_0 + kv_head * t1_1, t1_3, "
         "p2 + batch * t2_0 + kv_head * t2_1, t2_3, begin, end, adjust);",
-        "decode_finish<S, kCluster>(memory, part, workspace, counters + blockIdx.x, blockIdx.x, u32(splits), sink, "
-        "store);",
+        "decode_finish<S>(memory, part, workspace, counters + blockIdx.x, blockIdx.x, u32(splits), sink, store);",
     ]
     label = f"decode_{dtype}_{head_dim}_{value_dim}_{mask}" + ("_sinks" if has_sinks else "")
     label += "_mma" if variant.tensor_cores else ""
-    dynamic = shared if variant.tensor_cores else 0
-    launch = Launch((variant.threads, 1, 1), (tiles, splits, 1), dynamic, variant.cluster)
+    launch = Launch((variant.threads, 1, 1), (tiles, splits, 1), shared, variant.cluster)
     header = "attention_mma.cuh" if variant.tensor_cores else "attention.cuh"
     return define(label, header, params, body, launch)
 

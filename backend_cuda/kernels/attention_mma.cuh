@@ -7,8 +7,8 @@
 #include "attention.cuh"
 #include "mma.cuh"
 
-template <class T_, int kD_, int kDv_, int kRows_, int kThreads_, int kStages_, int kMaxSplits_>
-struct MmaShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_, kDv_ + 8> {  // rows' sums lie in different banks
+template <class T_, int kD_, int kDv_, int kRows_, int kThreads_, int kStages_, int kMaxSplits_, int kCluster_>
+struct MmaShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_, kCluster_, kDv_ + 8> {  // rows' sums lie in different banks
     using T = T_;
     static constexpr int kD = kD_, kDv = kDv_, kStages = kStages_, kKeys = 16;
     static_assert(kD % 16 == 0 && kDv % 16 == 0 && kRows_ <= 16 && sizeof(T) == 2);
@@ -16,7 +16,8 @@ struct MmaShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_, kDv_ + 8> {  
     static constexpr int kKeyStride = kKeyChunks + 1, kValueStride = kValueChunks + 1;  // chunks from row to row
     static constexpr int kTileChunks = kKeys * (kKeyStride + kValueStride);
     static constexpr int kRingChunks = MmaShape::kWarps * kStages * kTileChunks;  // queries lie behind them
-    static constexpr int kSharedBytes = MmaShape::shared_bytes((kRingChunks + kRows_ * kKeyStride) * 16);
+    static constexpr int kInboxAt = MmaShape::inbox_at((kRingChunks + kRows_ * kKeyStride) * 16);
+    static constexpr int kSharedBytes = kInboxAt + MmaShape::kInboxBytes;
 };
 
 // Starts copying rows of kChunks chunks into a tile, zeros for those from `end` on; by a warp.

@@ -380,22 +380,26 @@ constexpr bool kHasClusters = true;
 #define CLUSTER_DIMS(x, y, z)
 constexpr bool kHasClusters = false;
 #endif
-// Waits for all threads of the cluster; what they wrote to shared memory before can be read after.
-DEVICE void cluster_barrier() {
+// Says that this thread has come, and waits until all of the cluster have: what they wrote before they came, to any
+// block's shared memory, can be read after.
+DEVICE void cluster_arrive() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 #endif
 }
-// The word at the same place of another block's shared memory.
-DEVICE float cluster_load(const float* own, u32 rank) {
+DEVICE void cluster_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+// Writes the word at the same place of another block's shared memory.
+DEVICE void cluster_store(float* own, u32 rank, float x) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     u32 there;
-    float x;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(u32(__cvta_generic_to_shared(own))), "r"(rank));
-    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(x) : "r"(there) : "memory");
-    return x;
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(x) : "memory");
 #else
-    return *own;
+    *own = x;
 #endif
 }
 

@@ -12,10 +12,12 @@ class Target:
     Attributes:
         multiprocessors: of the device.
         max_cluster: blocks of a cluster at most; 1 where there are none.
+        shared: bytes of shared memory that a block may ask for.
     """
 
     multiprocessors: int = 132
     max_cluster: int = 8
+    shared: int = 227 << 10
 
     def use(self, multiprocessors: int, compute_capability: tuple[int, int]) -> None:
         """Choose for a device."""
@@ -23,6 +25,9 @@ class Target:
         # Eight is what every device with clusters has. Sixteen, which some have, was slower on an H100: such a cluster
         # needs a whole processing cluster of the chip, and waits for it.
         self.max_cluster = 8 if compute_capability >= (9, 0) else 1
+        # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
+        small = {(7, 5): 64, (8, 0): 163, (8, 6): 99, (8, 7): 163, (8, 9): 99, (12, 0): 99, (12, 1): 99}
+        self.shared = small.get(compute_capability, 227 if compute_capability >= (9, 0) else 48) << 10
 
 
 target = Target()
