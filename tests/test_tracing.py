@@ -175,6 +175,7 @@ def test_outputs_that_depend_on_nothing_may_change_their_shape(replay):
 
 @pytest.mark.mlxlite_only
 def test_templates_are_bounded_and_hold_no_pending_ops(replay, monkeypatch):
+    gc.collect()  # what other tests have left
     ops = _graph.pending()["ops"]
     monkeypatch.setattr(replay, "CAPACITY", 10)
     for n in range(1, 6):
@@ -195,6 +196,7 @@ def held(values: np.ndarray) -> tuple[Any, Any]:
 @pytest.mark.mlxlite_only
 @pytest.mark.parametrize("evaluate", [False, True])
 def test_nothing_is_kept_after_a_gradient(evaluate):
+    gc.collect()
     ops = _graph.pending()["ops"]
     constant, memory = held(X)
 
@@ -228,6 +230,7 @@ def test_nothing_waits_for_the_garbage_collector():
     gc.disable()
     try:
         for k, call in enumerate(calls):
+            gc.collect()
             before = _graph.pending()["ops"]
             memory: Any = X.copy().view(type("Memory", (np.ndarray,), {}))
             reference = weakref.ref(memory)
