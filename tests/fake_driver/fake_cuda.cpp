@@ -193,15 +193,25 @@ std::unique_ptr<CUgraph_st> clone(CUgraph graph, std::map<CUgraphNode, std::size
 
 // An order that respects the edges, and as little else as can be: of the nodes that may run, the one added last.
 std::vector<CUgraphNode> order_of(CUgraph graph) {
-    std::vector<CUgraphNode> order;
-    auto has_run = [&](CUgraphNode node) { return std::find(order.begin(), order.end(), node) != order.end(); };
-    while (order.size() < graph->nodes.size()) {
-        auto next = std::find_if(graph->nodes.rbegin(), graph->nodes.rend(), [&](auto& node) {
-            return !has_run(node.get()) && std::all_of(node->before.begin(), node->before.end(), has_run);
-        });
-        if (next == graph->nodes.rend()) std::abort();
-        order.push_back(next->get());
+    std::map<CUgraphNode, std::size_t> number;
+    for (auto& node : graph->nodes) number.emplace(node.get(), number.size());
+    std::vector<std::vector<std::size_t>> after(graph->nodes.size());
+    std::vector<std::size_t> waits_for(graph->nodes.size());
+    std::set<std::size_t> ready;
+    for (std::size_t i = 0; i < graph->nodes.size(); ++i) {
+        for (CUgraphNode before : graph->nodes[i]->before) after[number.at(before)].push_back(i);
+        waits_for[i] = graph->nodes[i]->before.size();
+        if (!waits_for[i]) ready.insert(i);
     }
+    std::vector<CUgraphNode> order;
+    while (!ready.empty()) {
+        const std::size_t next = *ready.rbegin();
+        ready.erase(next);
+        order.push_back(graph->nodes[next].get());
+        for (std::size_t i : after[next])
+            if (--waits_for[i] == 0) ready.insert(i);
+    }
+    if (order.size() != graph->nodes.size()) std::abort();
     return order;
 }
 
