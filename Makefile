@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard mlxlite/graph/*.cpp mlxlite/graph/*.h backend_cuda/runtime/*.cpp backend_cuda/runtime/*.h)
+FORMATTED = $(SOURCES) $(wildcard backend_cuda/kernels/*.cuh tests/fake_driver/*.cpp tests/kernel_emulator/*.h)
 
 .PHONY: test demo digits train-lm lora lint format stubs coverage gpu-test gpu-memcheck random-graphs bench test-against-mlx build clean
 
@@ -76,7 +77,7 @@ bench:
 lint: build/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 	$(BIN)/mypy
 
 # After a change to what the compiled modules offer, or to the methods of array; a test says when it is due.
@@ -90,7 +91,7 @@ coverage: build/compiled
 format: build/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(SOURCES)
+	$(BIN)/clang-format -i $(FORMATTED)
 
 clean:
 	rm -rf build dist mlxlite/*.so backend_cuda/*.so

@@ -21,7 +21,8 @@ struct FromWords {
         return value;
     }
 };
-// As of a pointer that is a parameter, the compiler is told that it points to global memory: else its loads are generic.
+// As of a pointer that is a parameter, the compiler is told that it points to global memory: else its loads are
+// generic.
 template <class T>
 struct FromWords<T*> {
     static DEVICE T* get(const u64* words) {

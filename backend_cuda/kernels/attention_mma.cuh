@@ -1,14 +1,14 @@
 // Decoding's attention with tensor cores: few rows are padded to the 16 of a tile, which costs nothing that is short.
 //
-// A warp takes tiles of 16 keys, the next ones on their way into shared memory: with few keys for each, all of them from
-// the start. Rows there are one chunk longer than they need be, an odd number of them, so that the lanes of a warp read
-// from different banks.
+// A warp takes tiles of 16 keys, the next ones on their way into shared memory: with few keys for each, all of them
+// from the start. Rows there are one chunk longer than they need be, an odd number of them, so that the lanes of a warp
+// read from different banks; so do the rows of sums, by 8 floats.
 #pragma once
 #include "attention.cuh"
 #include "mma.cuh"
 
 template <class T_, int kD_, int kDv_, int kRows_, int kThreads_, int kStages_, int kMaxSplits_, int kCluster_>
-struct MmaShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_, kCluster_, kDv_ + 8> {  // rows' sums lie in different banks
+struct MmaShape : SplitShape<kDv_, kRows_, kThreads_, kMaxSplits_, kCluster_, kDv_ + 8> {
     using T = T_;
     static constexpr int kD = kD_, kDv = kDv_, kStages = kStages_, kKeys = 16;
     static_assert(kD % 16 == 0 && kDv % 16 == 0 && kRows_ <= 16 && sizeof(T) == 2);

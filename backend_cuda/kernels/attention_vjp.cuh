@@ -63,8 +63,8 @@ struct Two {
     float first, second;
 };
 
-// Calls use(i, values of i) for i in [first, end), in order and by all threads of the warp; a thread computes the values
-// of every 32nd by compute(i).
+// Calls use(i, values of i) for i in [first, end), in order and by all threads of the warp; a thread computes the
+// values of every 32nd by compute(i).
 template <class Compute, class Use>
 DEVICE void for_each(i64 first, i64 end, Compute compute, Use use) {
     for (i64 base = first; base < end; base += 32) {

@@ -359,7 +359,7 @@ DEVICE T op_power(T a, T b) {
 }
 DEVICE bool op_power(bool a, bool b) { return a || !b; }
 // Squares and cubes by products: powf takes some hundred instructions, and polynomials are written with powers.
-FLOAT_BINARY(power, b == 2 ? a * a : b == 3 ? a * a* a : powf(a, b), b == 2 ? a * a : b == 3 ? a * a* a : pow(a, b))
+FLOAT_BINARY(power, b == 2 ? a * a : b == 3 ? a * a * a : powf(a, b), b == 2 ? a * a : b == 3 ? a * a * a : pow(a, b))
 DEVICE c64 op_power(c64 a, c64 b) {
     if (b == c64{0, 0}) return {1, 0};
     if (a == c64{0, 0}) return b.re > 0 ? c64{0, 0} : c64{float_nan(), float_nan()};

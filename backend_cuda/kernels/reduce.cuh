@@ -104,8 +104,8 @@ struct All {
     static DEVICE bool result(State s) { return s != 0; }
 };
 
-// e to the power of a difference from a maximum. The product with log2(e) is rounded: the relative error is |d| 2^-24, of
-// a term that is e^d of the greatest. What is below float's normal numbers is 0.
+// e to the power of a difference from a maximum. The product with log2(e) is rounded: the relative error is |d| 2^-24,
+// of a term that is e^d of the greatest. What is below float's normal numbers is 0.
 DEVICE float exp_of_difference(float d) {
 #ifdef __CUDACC__
     float r;
@@ -293,8 +293,8 @@ DEVICE Pack<T, kWidth> load_aligned_if(bool wanted, const T* p) {
     memcpy(&r, raw, sizeof(raw));
     return r;
 }
-// kWidth elements of which [first, last) are wanted. The others are zero bytes, or what lies there: aligned 16 bytes that
-// hold an element of an allocation are inside of it.
+// kWidth elements of which [first, last) are wanted. The others are zero bytes, or what lies there: aligned 16 bytes
+// that hold an element of an allocation are inside of it.
 template <int kWidth, class T>
 DEVICE Pack<T, kWidth> load_range(const T* p, int first, int last) {
     const int from = first > 0 ? first : 0, to = last < kWidth ? last : kWidth;
@@ -329,8 +329,8 @@ DEVICE void merge_columns(typename Op::State (&states)[kWidth], typename Op::Sta
         __syncthreads();
     }
 }
-// Merges into `states` those that other blocks left: of every `stride`-th part from `first` on, with several loads under
-// way. Parts are `step` states apart, and aligned.
+// Merges into `states` those that other blocks left: of every `stride`-th part from `first` on, with several loads
+// under way. Parts are `step` states apart, and aligned.
 template <class Op, int kWidth>
 DEVICE void merge_parts(typename Op::State (&states)[kWidth], const typename Op::State* parts, i64 first, i64 n_parts,
                         i64 stride, i64 step) {

@@ -101,9 +101,9 @@ DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State first_state) {
     }
 }
 
-// q[r][c] = the elements of column c of p up to row r, reduced: as scan_row, of a block's columns. p and q are (n, inner)
-// and begin at the block's first column, of which it has kAcross packs, `left` at most; its threads are kAcross wide,
-// and each takes kRows rows at a time, the next ones on their way.
+// q[r][c] = the elements of column c of p up to row r, reduced: as scan_row, of a block's columns. p and q are (n,
+// inner) and begin at the block's first column, of which it has kAcross packs, `left` at most; its threads are kAcross
+// wide, and each takes kRows rows at a time, the next ones on their way.
 template <class Op, class E, int kThreads, int kAcross, int kRows, bool kReverse, bool kInclusive, class T, class O>
 DEVICE void scan_columns(const T* p, O* q, i64 n, i64 inner, i64 left, typename Op::State first_state) {
     constexpr int kWidth = kPackWidth<T>, kDown = kThreads / kAcross, kWarps = kThreads / 32;
@@ -173,8 +173,8 @@ DEVICE void scan_columns(const T* p, O* q, i64 n, i64 inner, i64 left, typename 
     }
 }
 
-// n consecutive elements as packs on memory's boundaries, in the order of the scan: place i is element i, or n - 1 - i if
-// kReverse. The first pack may begin up to a pack before place 0.
+// n consecutive elements as packs on memory's boundaries, in the order of the scan: place i is element i, or n - 1 - i
+// if kReverse. The first pack may begin up to a pack before place 0.
 template <class T, bool kReverse>
 struct Packs {
     static constexpr int kWidth = kPackWidth<T>;
@@ -201,8 +201,8 @@ struct Packs {
     }
 };
 
-// The scan of each of `rows` short rows of n elements, one after the other in memory, by a warp: it goes over them as if
-// they were one, kPacks packs a lane at a time, and begins again where a row does.
+// The scan of each of `rows` short rows of n elements, one after the other in memory, by a warp: it goes over them as
+// if they were one, kPacks packs a lane at a time, and begins again where a row does.
 template <class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
 DEVICE void scan_short_rows(const T* p, O* q, i64 rows, i64 n, typename Op::State first_state) {
     using State = typename Op::State;
@@ -316,7 +316,8 @@ DEVICE void scan_own_columns(const T* p, O* q, i64 n, i64 inner, int count, type
 //
 // A block publishes the total of its tile, and adds up those before it. Not all of them: tiles are in groups, the last
 // tile of a group publishes the state up to its end, and of the group before only that is read. What is added to what
-// depends on sizes alone, never on who is first. A block waits for blocks that took their tickets before it, so they run.
+// depends on sizes alone, never on who is first. A block waits for blocks that took their tickets before it, so they
+// run.
 
 // The next number from 0 to blocks - 1, for the whole block; the last one leaves the counter at zero.
 DEVICE u32 take_ticket(u32* counter, u32 blocks) {
@@ -329,8 +330,8 @@ DEVICE u32 take_ticket(u32* counter, u32 blocks) {
     return ticket;
 }
 
-// A published state is a word of 8 bytes for each of its words of 4: that word, and a 1 that says that it is there. Each
-// is written at once, so nothing needs to be fenced.
+// A published state is a word of 8 bytes for each of its words of 4: that word, and a 1 that says that it is there.
+// Each is written at once, so nothing needs to be fenced.
 template <class State>
 constexpr int kSlotWords = sizeof(State) / 4;
 
@@ -387,8 +388,8 @@ DEVICE State await_state(const u64* slot) {
     return states[0];
 }
 
-// One tile of a row of n elements, kPacks packs a thread, a warp's packs next to one another. `slots` are the row's: the
-// totals of its tiles, then the states up to the end of each group of kThreads of them.
+// One tile of a row of n elements, kPacks packs a thread, a warp's packs next to one another. `slots` are the row's:
+// the totals of its tiles, then the states up to the end of each group of kThreads of them.
 template <class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
 DEVICE void scan_tile(const T* p, O* q, i64 n, i64 tile, i64 tiles, u64* slots, typename Op::State first_state) {
     using State = typename Op::State;

@@ -60,12 +60,13 @@ constexpr bool kWritesValues = false;
 #else
 constexpr bool kWritesValues = true;
 #endif
-long capacity = 1L << 40, in_use = 0, refuse = 0, child_nodes = 1, child_kernel = 1, live_execs = 0, programmatic_edges = 0;
+long capacity = 1L << 40, in_use = 0, refuse = 0, child_nodes = 1, child_kernel = 1, live_execs = 0,
+     programmatic_edges = 0;
 // While work is held, it is as if nothing enqueued were done yet. Work that failed is never done.
 std::atomic<bool> held{false}, broken{false};
 std::map<std::uint64_t*, std::uint64_t> held_values;  // that a stream is to write
-// What ran on the device, one word each: a kernel's name, "host" for a library call, "fill", "e3" for event 3. Kept while
-// a test asks for it.
+// What ran on the device, one word each: a kernel's name, "host" for a library call, "fill", "e3" for event 3. Kept
+// while a test asks for it.
 bool journal_on = false;
 std::string journal;
 double device_clock = 0;  // us; a kernel takes 10, a library call 100, a fill 25
@@ -73,7 +74,8 @@ int timed_events = 0;
 std::map<CUdeviceptr, std::size_t> blocks;
 long lt_workspace = 0;
 std::set<std::uintptr_t> scratch_seen;
-// Of cuBLASLt's algorithms, in the heuristic's order: us that one takes on the device, negative if it cannot be launched.
+// Of cuBLASLt's algorithms, in the heuristic's order: us that one takes on the device, negative if it cannot be
+// launched.
 std::vector<double> lt_times = {100};
 long lt_version = 130000, lt_refused = -1;  // an algorithm that the check refuses
 bool lt_computes = true;                    // else captured products do nothing
@@ -152,9 +154,8 @@ std::map<std::string, CUfunc_st>& kernels() {
         }
         for (std::size_t words : {4, 256}) {
             std::string name = "write_" + std::to_string(words);
-            all[name] = {name, {8, 8 * words}, [words](auto&, void** a) {
-                             std::memcpy(value<char*>(a, 0), a[1], 8 * words);
-                         }};
+            all[name] = {
+                name, {8, 8 * words}, [words](auto&, void** a) { std::memcpy(value<char*>(a, 0), a[1], 8 * words); }};
         }
         return true;
     }();
@@ -292,10 +293,10 @@ EXPORT CUresult cuDriverGetVersion(int* v) {
     OK;
 }
 EXPORT CUresult cuGetErrorName(CUresult code, const char** text) {
-    *text = code == CUDA_ERROR_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
+    *text = code == CUDA_ERROR_OUT_OF_MEMORY     ? "CUDA_ERROR_OUT_OF_MEMORY"
             : code == CUDA_ERROR_NOT_FOUND       ? "CUDA_ERROR_NOT_FOUND"
             : code == CUDA_ERROR_ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS"
-                                             : "CUDA_ERROR_FAKE";
+                                                 : "CUDA_ERROR_FAKE";
     OK;
 }
 EXPORT CUresult cuGetErrorString(CUresult, const char** text) {
@@ -315,10 +316,10 @@ EXPORT CUresult cuDeviceGetName(char* name, int n, CUdevice) {
     OK;
 }
 EXPORT CUresult cuDeviceGetAttribute(int* v, CUdevice_attribute which, CUdevice) {
-    *v = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR             ? 9
-         : which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR           ? 0
-         : which == CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS      ? kWritesValues
-                                                                           : 128;
+    *v = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR        ? 9
+         : which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR      ? 0
+         : which == CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS ? kWritesValues
+                                                                      : 128;
     OK;
 }
 EXPORT CUresult cuDeviceTotalMem(std::size_t* n, CUdevice) {
@@ -641,8 +642,8 @@ static std::function<void()> product(Desc d, T alpha, const T* a, Layout la, con
 }
 
 EXPORT int cublasLtMatmul(void*, Desc* d, const void* alpha, const void* a, Layout* la, const void* b, Layout* lb,
-                          const void* beta, const void* c, Layout* lc, void* out, Layout* ld,
-                          const std::uint64_t* algo, void* scratch, std::size_t scratch_bytes, CUstream stream) {
+                          const void* beta, const void* c, Layout* lc, void* out, Layout* ld, const std::uint64_t* algo,
+                          void* scratch, std::size_t scratch_bytes, CUstream stream) {
     double time = lt_times.at(algo[0]);
     if (time < 0) return 15;
     if (!stream->capturing) {  // it computes nothing: its operands are nobody's
