@@ -16,12 +16,13 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.suites import ERROR, LEFT_OUT, Figure
+from benchmarks.suites import ERROR, LEFT_OUT, RESULT, Figure, tell
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = ("overhead", "array", "kernels", "matmul", "attention", "llm", "train")
@@ -47,12 +48,16 @@ def _gpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def _measure(suite: str, peers: list[str], limit: float) -> dict[str, dict[str, Any]]:
-    """The figures of each peer."""
-    if not takes_turns(suite):
-        return {peer: _in_a_process(suite, peer, limit) for peer in peers}
-    together = _in_a_process(suite, ",".join(peers), limit * len(peers))
-    return {peer: together for peer in peers} if ERROR in together else together
+def _measure(suite: str, peers: list[str], limit: float) -> Iterator[dict[str, dict[str, Any]]]:
+    """The results of each peer, as they come."""
+    if takes_turns(suite):
+        together = _in_a_process(suite, ",".join(peers), limit * len(peers))
+        yield {peer: {ERROR: together[ERROR]} for peer in peers} if ERROR in together else together
+        return
+    results: dict[str, dict[str, Any]] = {}
+    for peer in peers:
+        results[peer] = _in_a_process(suite, peer, limit)
+        yield results
 
 
 def takes_turns(suite: str) -> bool:
@@ -65,16 +70,26 @@ def _module_of(suite: str) -> Any:
 
 
 def _in_a_process(suite: str, peers: str, limit: float) -> dict[str, Any]:
-    """What a suite measures of a peer, or of several with commas between them, in a process of its own."""
+    """What a suite measures of a peer, or of several with commas between them, in a process of its own.
+
+    Where it fails or takes too long, what it told before, and why there is no more.
+    """
     command = [sys.executable, __file__, "--child", suite, peers]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, cwd=ROOT)
-    except subprocess.TimeoutExpired:
-        return {ERROR: f"did not finish within {limit:g} s"}
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not lines:
-        return {ERROR: (done.stderr or done.stdout).strip()[-2000:]}
-    return json.loads(lines[-1].removeprefix("RESULT "))
+    except subprocess.TimeoutExpired as late:
+        return _told(late.stdout) | {ERROR: f"did not finish within {limit:g} s"}
+    told = _told(done.stdout)
+    if done.returncode or not told:
+        told[ERROR] = (done.stderr or done.stdout).strip()[-2000:]
+    return told
+
+
+def _told(output: str | bytes | None) -> dict[str, Any]:
+    """The last results that a process told."""
+    text = output.decode() if isinstance(output, bytes) else output or ""
+    whole = [line for line in text.splitlines(keepends=True) if line.startswith(RESULT) and line.endswith("\n")]
+    return json.loads(whole[-1].removeprefix(RESULT)) if whole else {}
 
 
 def ratio(mine: float, other: float, unit: str) -> float:
@@ -160,7 +175,7 @@ def main() -> int:
         suite, peers = options.child
         module = _module_of(suite)
         measured = module.measure_in_turns(peers.split(",")) if takes_turns(suite) else module.measure(peers)
-        print("RESULT " + json.dumps(measured), flush=True)
+        tell(measured)
         return 0
     failed = False
     options.out.mkdir(parents=True, exist_ok=True)
@@ -172,13 +187,14 @@ def main() -> int:
         for peer in wanted:
             if peer not in present:
                 print(f"({peer} is not installed)")
-        results = _measure(suite, present, options.limit)
-        failed = failed or ERROR in results.get("mlxlite", {})
         machine = {"gpu": _gpu(), "python": platform.python_version()}
         versions = {peer: _version(peer) for peer in present}
+        results: dict[str, dict[str, Any]] = {}
+        for results in _measure(suite, present, options.limit):
+            record = {"suite": suite, "machine": machine, "versions": versions, "results": results}
+            (options.out / f"{suite}.json").write_text(json.dumps(record, indent=1) + "\n")
+        failed = failed or ERROR in results.get("mlxlite", {})
         print(f"\n{suite} on {machine['gpu']}\n{_table(results)}", flush=True)
-        record = {"suite": suite, "machine": machine, "versions": versions, "results": results}
-        (options.out / f"{suite}.json").write_text(json.dumps(record, indent=1) + "\n")
         _plot(suite, results, options.out / f"{suite}.svg")
     return int(failed)
 

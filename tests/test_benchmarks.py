@@ -145,6 +145,20 @@ def test_what_a_peer_refuses_is_left_out_and_said(monkeypatch: pytest.MonkeyPatc
     assert "mlx left out bad: NotImplementedError: no such kernel" in run._table({"mlx": results})
 
 
+def test_what_was_measured_in_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process that is cut after two results and part of a third."""
+    told = b'noise\nRESULT {"a": [1, "ms"]}\nRESULT {"a": [1, "ms"], "b": [2, "ms"]}\nRESULT {"a": [1, "m'
+
+    def cut(command: list[Any], **options: Any) -> None:
+        raise subprocess.TimeoutExpired(command, options["timeout"], output=told)
+
+    monkeypatch.setattr(subprocess, "run", cut)
+    found = list(run._measure("kernels", ["mlxlite", "torch"], 3))[-1]
+    assert run.figures_of(found["mlxlite"]) == {"a": [1, "ms"], "b": [2, "ms"]} == run.figures_of(found["torch"])
+    assert "mlxlite failed: did not finish within 3 s" in run._table(found)
+    assert set(list(run._measure("matmul", ["mlxlite", "torch"], 3))[-1]["torch"]) == {run.ERROR}
+
+
 def test_the_table_says_how_many_times_better_mlxlite_is() -> None:
     results = {
         "mlxlite": {"a": (2.0, "ms", {"of copy": 0.5}), "b": (30.0, "TB/s")},

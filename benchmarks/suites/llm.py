@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.suites import Figure
+from benchmarks.suites import Figure, tell
 
 PEERS = ("mlxlite", "mlx")
 PROMPT, GENERATED, RUNS = 2048, 128, 3
@@ -83,6 +83,7 @@ def measure(peer: str) -> dict[str, Figure]:
         out[f"{name} decode {GENERATED}"] = (generation, "tok/s", {"of floor": generation / floor})
         out[f"{name} peak memory"] = (mx.get_peak_memory() / 1e9, "GB")
         mx.clear_cache()
+        tell(out)
     for name in names:
         if name in STARTED:
             out[f"{name} start of a process to a first token"] = (_start(peer, name), "s")
