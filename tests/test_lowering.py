@@ -526,6 +526,18 @@ def test_short_rows_are_copied_element_by_element(plans: list[Plan]) -> None:
     assert not any(name.startswith("transpose") for name in names), names
 
 
+def test_decoding_a_text_that_grows_long_takes_another_plan(plans: list[Plan]) -> None:
+    """One for short texts, one from 12,288 keys of 128 features on."""
+    q, k = normal(1, 4, 1, 128).astype(mx.bfloat16), normal(1, 1, 1, 128).astype(mx.bfloat16)
+    mx.eval(q, k)
+    plans.clear()
+    for n in (2000, 12_287, 12_288, 20_000):
+        keys = mx.broadcast_to(k, (1, 1, n, 128))
+        mx.eval(mx.fast.scaled_dot_product_attention(q, keys, keys, scale=1.0))
+    assert [plans.index(plan) for plan in plans] == [0, 0, 2, 2]
+    assert [plan.nodes[-1].source.launch.cluster for plan in plans] == [8, 8, 2, 2]
+
+
 def test_long_columns_of_short_elements_have_more_in_flight(plans: list[Plan]) -> None:
     """Where every thread has enough of them, over however many dims."""
     x = mx.zeros((70_000, 64), dtype=mx.bfloat16)
