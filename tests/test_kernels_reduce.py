@@ -221,6 +221,9 @@ def test_which_columns_are_deep():
     assert not reduce.has_deep("sum", ["float32"]) and not reduce.has_deep("sum", ["bfloat16", "bfloat16"])
     assert reduce.is_deep(8192, 1, 8192) and reduce.is_deep(1_000_000, 1, 128) and reduce.is_deep(8192, 64, 128)
     assert reduce.is_deep(67_584, 1, 64) and not reduce.is_deep(67_583, 1, 64)
+    for op, dtype, kinds in (("sum", "bfloat16", "kr"), ("sum", "float32", "rk"), ("argmax", "bfloat16", "rk")):
+        with pytest.raises(ValueError, match="packs in flight"):
+            simple(op, dtype, kinds, deep=True)
     assert not reduce.is_deep(64, 1, 2_000_000) and not reduce.is_deep(0, 1, 8192) and not reduce.is_deep(8192, 1, 0)
 
 

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Starts benchmarks, and processes by the dozen, which compute-sanitizer would have to follow.
 NO_TESTS = 5  # pytest's exit status for a part that has none
+# They start benchmarks, and processes by the dozen, which compute-sanitizer would have to follow.
 LEFT_OUT = ("tests/test_benchmarks.py", "tests/test_random_graphs.py")
 
 

@@ -25,8 +25,8 @@ DEVICE constexpr int power_of_two_from(int n) {
 template <int kDv_, int kRows_, int kThreads_, int kMaxSplits_, int kCluster_, int kSumStride_ = kDv_>
 struct SplitShape {
     static constexpr int kDv = kDv_, kRows = kRows_, kThreads = kThreads_, kWarps = kThreads / 32;
-    static constexpr int kMaxSplits = kMaxSplits_,
-                         kSumStride = kSumStride_;  // floats from one row's sums to the next's
+    static constexpr int kMaxSplits = kMaxSplits_;
+    static constexpr int kSumStride = kSumStride_;  // floats from one row's sums to the next's
     static constexpr int kSumBytes = kRows * (kWarps * (kSumStride + 2) + 2) * 4;
     static constexpr u32 kCopies = kRows <= 12 ? 2048 : 1024;  // of parts, in flight
     static constexpr u32 kPartsAtOnce = kCopies / kThreads > 2 ? kCopies / kThreads : 2;

@@ -22,7 +22,6 @@ ROWS_DTYPES = (*DECODE_DTYPES, "float64")
 MAX_HEAD_DIM = 512
 _WORKING_SHARED = 47 << 10  # of a block without tensor cores: four of them find room on a multiprocessor
 _WORTH_A_CLUSTER = 1024  # keys of a block, for another cluster to be worth what meeting in memory takes
-_MOST_SHARED = 160 << 10  # of a block, where it is asked for: compute capability 8.0 has 163 KiB
 # Elements of a head's keys from which on small clusters are faster (H100): of 8 heads of 128 features with 12,288 keys
 # 29.2 us for 40.9, and as long with 8,192; of 64 features with 24,576 keys 26.8 for 27.8, with 16,384 29.8 for 21.4; of
 # 2 heads of 128 features with 16,384 keys 23.3 for 24.8.
@@ -194,8 +193,8 @@ def generate_decode(
     if variant.threads % 32 or not 32 <= variant.threads <= 1024 or variant.keys < 1 or variant.stages < 2:
         raise ValueError(f"a block is whole warps, with 2 stages or more: {variant}")
     shared = _shared_bytes(dtype, head_dim, value_dim, rows, variant)
-    if shared > _MOST_SHARED:
-        raise ValueError(f"{shared} bytes of shared memory are too many: {variant}")
+    if shared > target.shared:
+        raise ValueError(f"{shared} bytes of shared memory are more than the {target.shared} of a block: {variant}")
 
     parts = -(-group // variant.heads)
     kv_heads: Size = ("cdiv", "d1", group)  # exact

@@ -62,7 +62,7 @@ def generate(
         register: the value to reduce.
         out_dtype: uint32 for argmax and argmin, bool for any and all; for sum and prod of integers or bool, an integer
             dtype; else the register's.
-        deep: where the last dim is kept, have `DEEP` packs in flight in fewer blocks; see `is_deep`.
+        deep: have `DEEP` packs in flight in fewer blocks; where the last dim is kept and `has_deep`.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -79,6 +79,8 @@ def generate(
         raise ValueError(f"register {register} of {len(program)} is to be reduced")
     reduction = ReducedProgram(op, program, kinds, operands, register, out_dtype)
     reduction.check_dtypes()
+    if deep and not (kinds.endswith("k") and has_deep(op, [o.dtype for o in operands])):
+        raise ValueError(f"only columns of one 16-bit operand are reduced with more packs in flight, not {kinds!r}")
     return _columns_kernel(reduction, deep) if kinds.endswith("k") else _rows_kernel(reduction)
 
 
