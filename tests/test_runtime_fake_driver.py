@@ -1,4 +1,4 @@
-"""The CUDA runtime with no GPU: its suite runs in a process of its own, on a driver made of host memory."""
+"""The CUDA runtime with no GPU: each of its suites runs in a process of its own, on a driver made of host memory."""
 
 import pathlib
 
@@ -7,6 +7,10 @@ from tests.fake_driver.build import run_suite
 
 def test_runtime_on_the_fake_driver(tmp_path: pathlib.Path) -> None:
     run_suite("suite", tmp_path)
+
+
+def test_memory(tmp_path: pathlib.Path) -> None:
+    run_suite("memory_suite", tmp_path)
 
 
 def test_waiting(tmp_path: pathlib.Path) -> None:
@@ -30,5 +34,5 @@ def test_choice_of_algorithms(tmp_path: pathlib.Path) -> None:
 
 
 def test_runtime_where_a_stream_cannot_write_values(tmp_path: pathlib.Path) -> None:
-    for name in ("suite", "ticket_suite", "arguments_suite"):
+    for name in ("suite", "memory_suite", "ticket_suite", "arguments_suite"):
         run_suite(name, tmp_path, "WITHOUT_STREAM_VALUES")
