@@ -13,6 +13,10 @@ def test_memory(tmp_path: pathlib.Path) -> None:
     run_suite("memory_suite", tmp_path)
 
 
+def test_memory_shared_with_other_libraries(tmp_path: pathlib.Path) -> None:
+    run_suite("dlpack_suite", tmp_path)
+
+
 def test_waiting(tmp_path: pathlib.Path) -> None:
     run_suite("ticket_suite", tmp_path)
 
@@ -34,5 +38,5 @@ def test_choice_of_algorithms(tmp_path: pathlib.Path) -> None:
 
 
 def test_runtime_where_a_stream_cannot_write_values(tmp_path: pathlib.Path) -> None:
-    for name in ("suite", "memory_suite", "ticket_suite", "arguments_suite"):
+    for name in ("suite", "memory_suite", "dlpack_suite", "ticket_suite", "arguments_suite"):
         run_suite(name, tmp_path, "WITHOUT_STREAM_VALUES")

@@ -68,7 +68,45 @@ int synchronize_device() {
                : 0;
 }
 
-constexpr BackendApi kApi{kBackendAbi, launch, upload, download, wait, synchronize_device};
+int device_id() { return 0; }  // of those that are visible: see initialize()
+
+int stream(std::uintptr_t* stream) {
+    return failed([&] {
+        make_current();
+        *stream = reinterpret_cast<std::uintptr_t>(compute_stream());
+    })
+               ? -1
+               : 0;
+}
+
+int lend(std::uintptr_t stream) {
+    return failed([&] {
+        make_current();
+        lend_to(reinterpret_cast<CUstream>(stream));
+    })
+               ? -1
+               : 0;
+}
+
+void take_back(std::uintptr_t stream) {
+    try {
+        make_current();
+        take_back_from(reinterpret_cast<CUstream>(stream));
+    } catch (const std::exception&) {  // a device that fails: whatever is done next says so
+    }
+}
+
+Buffer* adopt_memory(void* ptr, std::size_t nbytes, void* owner, void (*give_back)(void*)) {
+    Buffer* buffer = nullptr;
+    bool broke = failed([&] {
+        make_current();
+        buffer = adopt(ptr, nbytes, owner, give_back);
+    });
+    return broke ? nullptr : buffer;
+}
+
+constexpr BackendApi kApi{kBackendAbi, launch, upload, download,  wait,        synchronize_device,
+                          device_id,   stream, lend,   take_back, adopt_memory};
 
 }  // namespace
 

@@ -87,6 +87,7 @@ struct Entry<CUresult(P...)> {
     X(cuDeviceTotalMem)                   \
     X(cuDevicePrimaryCtxRetain)           \
     X(cuCtxSetCurrent)                    \
+    X(cuCtxSynchronize)                   \
     X(cuModuleLoadData)                   \
     X(cuModuleUnload)                     \
     X(cuModuleGetFunction)                \
@@ -103,6 +104,7 @@ struct Entry<CUresult(P...)> {
     X(cuStreamCreate)                     \
     X(cuStreamSynchronize)                \
     X(cuStreamQuery)                      \
+    X(cuStreamWaitEvent)                  \
     X(cuStreamBeginCapture)               \
     X(cuStreamEndCapture)                 \
     X(cuEventCreate)                      \

@@ -170,6 +170,16 @@ struct PooledBuffer : Buffer {
     Block block;
 };
 
+struct AdoptedBuffer : Buffer {
+    void (*give_back)(void* owner);
+};
+
+void return_to_owner(Buffer* buffer) {
+    auto* adopted = static_cast<AdoptedBuffer*>(buffer);
+    destroy_later(adopted->give_back, adopted->owner);
+    delete adopted;
+}
+
 void give_back(Buffer* buffer) {
     auto* pooled = static_cast<PooledBuffer*>(buffer);
     if (pooled->block.size) pool().give(pooled->block);
@@ -194,6 +204,19 @@ Buffer* allocate(std::size_t nbytes) {
     pooled->device = Device::gpu;
     pooled->destroy = give_back;
     return pooled.release();
+}
+
+Buffer* adopt(void* ptr, std::size_t nbytes, void* owner, void (*give_back)(void* owner)) {
+    auto* adopted = new AdoptedBuffer;
+    adopted->ptr = ptr;
+    adopted->nbytes = nbytes;
+    adopted->device = Device::gpu;
+    adopted->is_foreign = true;
+    adopted->destroy = return_to_owner;
+    adopted->owner = owner;
+    adopted->give_back = give_back;
+    mark_enqueued();  // its owner may have made our stream wait for what writes it
+    return adopted;
 }
 
 ArenaLease::ArenaLease() {

@@ -30,6 +30,9 @@ std::size_t size_class(std::size_t nbytes);
 // when the limit or the device is exhausted, after giving the cache back and trying again.
 Buffer* allocate(std::size_t nbytes);
 
+// Memory of another library, which gets it back by `give_back(owner)` once nothing enqueued may read it.
+Buffer* adopt(void* ptr, std::size_t nbytes, void* owner, void (*give_back)(void* owner));
+
 // At least this many bytes for the launch being prepared. The address is that of last time unless it had to grow.
 CUdeviceptr arena(std::size_t nbytes);
 // Held while a launch is being prepared: the arena's address stays good. A second one is an error, since a library

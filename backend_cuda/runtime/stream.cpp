@@ -17,8 +17,8 @@ constexpr std::size_t kSmallDownload = 1 << 20;
 
 struct Doomed {
     std::uint64_t ticket;
-    CUgraphExec exec;
-    CUmodule module;
+    void (*destroy)(void* object);
+    void* object;
 };
 
 // Pinned memory that uploads are staged through. A segment is filled again once the copies out of it are done.
@@ -34,24 +34,14 @@ CUstream copies = nullptr;
 CUstream capture = nullptr;
 UploadRing ring;
 std::byte* download_staging = nullptr;
+CUevent handover = nullptr;  // recorded on one stream and waited for by another, within one call
 std::deque<Doomed> graveyard;
 
-void destroy(const Doomed& doomed) {
-    if (doomed.exec) driver.cuGraphExecDestroy.raw(doomed.exec);
-    if (doomed.module) driver.cuModuleUnload.raw(doomed.module);
-}
-
-void destroy_later(Doomed doomed) {
-    // A destructor must not throw; where no ticket can be made any more nothing is running either.
-    try {
-        doomed.ticket = ticket_now(true);
-        if (!is_done(doomed.ticket)) {
-            graveyard.push_back(doomed);
-            return;
-        }
-    } catch (const std::exception&) {
-    }
-    destroy(doomed);
+// The driver keeps what an event stood for when a stream was told to wait for it.
+void order(CUstream before, CUstream after) {
+    if (!handover) driver.cuEventCreate(&handover, CU_EVENT_DISABLE_TIMING);
+    driver.cuEventRecord(handover, before);
+    driver.cuStreamWaitEvent(after, handover, 0);
 }
 
 void* pinned(std::size_t nbytes) {
@@ -76,13 +66,44 @@ void synchronize() { wait_for(ticket_now()); }
 
 void sweep() {
     while (!graveyard.empty() && is_done(graveyard.front().ticket)) {
-        destroy(graveyard.front());
+        Doomed doomed = graveyard.front();
         graveyard.pop_front();
+        doomed.destroy(doomed.object);
     }
 }
 
-void destroy_exec_later(CUgraphExec exec) { destroy_later({0, exec, nullptr}); }
-void unload_module_later(CUmodule module) { destroy_later({0, nullptr, module}); }
+void destroy_later(void (*destroy)(void*), void* object) {
+    // Where no ticket can be made any more nothing is running either.
+    try {
+        std::uint64_t ticket = ticket_now(true);
+        if (!is_done(ticket)) {
+            graveyard.push_back({ticket, destroy, object});
+            return;
+        }
+    } catch (const std::exception&) {
+    }
+    destroy(object);
+}
+
+void destroy_exec_later(CUgraphExec exec) {
+    destroy_later([](void* object) { driver.cuGraphExecDestroy.raw(static_cast<CUgraphExec>(object)); }, exec);
+}
+void unload_module_later(CUmodule module) {
+    destroy_later([](void* object) { driver.cuModuleUnload.raw(static_cast<CUmodule>(object)); }, module);
+}
+
+void lend_to(CUstream other) { order(compute, other); }
+
+void take_back_from(CUstream other) {
+    if (other != CU_STREAM_LEGACY) {
+        // Since it was named its owner may have destroyed it, and then it must not be passed to the driver; and the
+        // default stream of a thread is another one on this thread.
+        driver.cuCtxSynchronize();
+        return;
+    }
+    order(other, compute);
+    mark_enqueued();
+}
 
 void copy_to_device(CUdeviceptr target, const void* source, std::size_t nbytes) {
     ++counters.uploads;

@@ -20,6 +20,14 @@ void synchronize();  // waits for everything enqueued so far, with the GIL dropp
 // Destroys what was waiting for work that has finished since.
 void sweep();
 
+// Calls `destroy(object)` once everything enqueued so far is done: now, or in a later sweep(). Does not throw.
+void destroy_later(void (*destroy)(void* object), void* object);
+
+// What is enqueued on `other` from now on waits for what has been enqueued here.
+void lend_to(CUstream other);
+// What is enqueued here from now on waits for what has been enqueued on `other`; null: on any stream.
+void take_back_from(CUstream other);
+
 // `source` may change or be freed as soon as this returns.
 void copy_to_device(CUdeviceptr target, const void* source, std::size_t nbytes);
 // Waits for `ticket`, then for the copy.

@@ -19,13 +19,17 @@ _SEQUENCES = frozenset({list, tuple})
 _NARROWED = {np.dtype(np.float64): np.dtype(np.float32), np.dtype(np.complex128): np.dtype(np.complex64)}
 _INT32 = np.iinfo(np.int32)
 
+_DLPACK = (1, 1)  # the version that is known
+_HOST_MEMORY = (1, 3)  # DLPack's types of devices: CPU, pinned for CUDA
+_GPU_MEMORY = (2, 13)  # CUDA, and managed by it
+
 
 def construct(value: Any, dtype: Dtype | None = None) -> array:
     """What `mx.array(value, dtype)` returns.
 
     Args:
         value: a number, nested lists or tuples of numbers and arrays, an array, a NumPy array or scalar, bytes, or an
-            object with `__mlx_array__`, `__dlpack__` (CPU) or `__array__`.
+            object with `__mlx_array__`, `__dlpack__` or `__array__`.
         dtype: the dtype of the result. By default bool, int32 (int64 if a value needs it), float32 and complex64 for
             Python numbers, and that of the array for arrays, but float32 for float64 and complex64 for complex128.
 
@@ -165,7 +169,7 @@ def _from_foreign(value: Any, dtype: Dtype | None) -> array:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return from_ndarray(np.asarray(memoryview(value)), dtype)
     if hasattr(value, "__dlpack__"):
-        return from_ndarray(_dlpack_to_numpy(value), dtype)
+        return _from_tensor(value, dtype)
     if hasattr(value, "__array__"):
         return from_ndarray(np.asarray(value), dtype)
     if not isinstance(value, (str, dict, set, frozenset, range)):
@@ -176,39 +180,65 @@ def _from_foreign(value: Any, dtype: Dtype | None) -> array:
     raise ValueError(f"Invalid type {type(value).__name__} received in array initialization.")
 
 
-def _dlpack_to_numpy(value: Any) -> np.ndarray:
-    device = value.__dlpack_device__() if hasattr(value, "__dlpack_device__") else (1, 0)
-    if device[0] not in (1, 3):  # kDLCPU, kDLCUDAHost
+def _from_tensor(value: Any, dtype: Dtype | None, share: bool = False) -> array:
+    """Of an object with `__dlpack__`: a copy, or on the GPU, with `share`, its memory."""
+    kind = int(value.__dlpack_device__()[0]) if hasattr(value, "__dlpack_device__") else _HOST_MEMORY[0]
+    if kind in _HOST_MEMORY:
+        if share:
+            raise ValueError("[from_dlpack] Host memory of other libraries is always copied: leave copy=False out.")
+        return _from_host_tensor(value, dtype)
+    if kind not in _GPU_MEMORY:
         raise ValueError(
-            f"[from_dlpack] The tensor is on DLPack device type {int(device[0])}; "
-            "only host memory can be taken: copy it to the CPU first."
+            f"[from_dlpack] Tensors of DLPack's device type {kind} cannot be taken: "
+            "copy it to the CPU or a CUDA device first."
         )
+    taken = _graph.from_dlpack(_capsule_of(value, stream=_graph.dlpack_stream()), share)
+    if dtype is None and taken.dtype == _graph.float64 and not share:
+        dtype = _graph.float32
+    return taken if dtype is None else to_dtype(taken, dtype)
+
+
+def _from_host_tensor(value: Any, dtype: Dtype | None) -> array:
     try:
-        return np.from_dlpack(value)
-    except (RuntimeError, BufferError, TypeError):
+        return from_ndarray(np.from_dlpack(value), dtype)
+    except (RuntimeError, BufferError, TypeError):  # a dtype that NumPy does not know, or memory that it may not write
+        pass
+    try:
+        taken = _graph.from_dlpack(_capsule_of(value), False)
+    except BufferError:
         if not hasattr(value, "__array__"):
             raise
-        return np.asarray(value)  # a read-only or otherwise unexportable array
+        return from_ndarray(np.asarray(value), dtype)
+    return taken if dtype is None else to_dtype(taken, dtype)
+
+
+def _capsule_of(value: Any, **options: Any) -> Any:
+    try:
+        return value.__dlpack__(max_version=_DLPACK, **options)
+    except TypeError:  # of a producer that knows no versions
+        return value.__dlpack__(**options)
 
 
 def from_dlpack(x: Any, /, *, copy: bool | None = None) -> array:
-    """A copy of an object with `__dlpack__`.
+    """An array of an object with `__dlpack__`; float64 becomes float32, as in `array`.
 
     Args:
-        x: a tensor in host memory.
-        copy: False raises instead of copying.
+        x: a tensor in host memory or on the GPU that arrays are on.
+        copy: None or True copies. False shares the memory of a tensor on the GPU, with its dtype and strides: it must
+            not be written as long as there is this array, or one made from it that is not evaluated.
 
     Raises:
-        TypeError: the object has no `__dlpack__`.
-        ValueError: it is in device memory, or `copy` is False: its owner could change the memory at any time.
+        TypeError: the object has no `__dlpack__`, or its dtype has no counterpart.
+        ValueError: it is on another device, or `copy` is False and it is in host memory.
+
+    >>> mx.from_dlpack(torch.ones(3, device="cuda"))
+    array([1, 1, 1], dtype=float32)
     """
     if not hasattr(x, "__dlpack__"):
         raise TypeError(f"[from_dlpack] {type(x).__name__} has no __dlpack__ method")
     if isinstance(x, array):
         return alias(x)
-    if copy is False:
-        raise ValueError("[from_dlpack] Memory of other libraries is always copied: leave copy=False out.")
-    return from_ndarray(_dlpack_to_numpy(x), None)
+    return _from_tensor(x, None, share=copy is False)
 
 
 def asarray(a: Any, dtype: Dtype | None = None, *, copy: bool | None = None) -> array:

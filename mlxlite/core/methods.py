@@ -19,6 +19,8 @@ _UNARY = "abs cos sin exp log log10 log1p log2 reciprocal rsqrt sqrt square real
 _REDUCE = "all any argmax argmin cummax cummin cumprod cumsum logcumsumexp logsumexp max mean min prod std sum var"
 _SHAPE = "diagonal flatten moveaxis split squeeze swapaxes view"
 
+_HOST = (1, 0)  # DLPack's type and number of the device
+
 
 def _method(function: Any, name: str) -> Callable[..., Any]:
     """A function of an array as its method."""
@@ -78,26 +80,53 @@ def _array(self: array, dtype: Any = None, copy: bool | None = None) -> np.ndarr
     return values.copy() if copy else values
 
 
-def _dlpack(self: array, **kwargs: Any) -> Any:
-    """For DLPack's consumers: evaluates; host memory, shared where there is no reason to copy.
+def _dlpack(
+    self: array,
+    *,
+    stream: int | None = None,
+    max_version: tuple[int, int] | None = None,
+    dl_device: tuple[int, int] | None = None,
+    copy: bool | None = None,
+) -> Any:
+    """For DLPack's consumers: evaluates; the memory itself, flagged as read-only.
+
+    A consumer that knows no flags (`max_version` below 1.0) gets a copy, since an array must not change.
+
+    Args:
+        stream: of the consumer, for memory of the GPU: 1 (or None) for the legacy default stream, 2 for that of the
+            thread, or a handle; it is made to wait for the values. -1: the consumer sees to that.
+        max_version: the newest version of DLPack that the consumer knows.
+        dl_device: where the consumer wants the values: None for `__dlpack_device__()`, or (1, 0), host memory.
+        copy: True for memory of the consumer's own, which it may write; False raises instead of copying.
 
     Raises:
-        BufferError: DLPack's NumPy exporter has no such dtype (bfloat16).
+        BufferError: `copy` is False and a copy is needed, or `dl_device` is another device.
+        ValueError: `stream` is 0, which could be either default stream, or not None for host memory.
+
+    >>> torch.from_dlpack(array)  # shares memory, on the GPU too
     """
-    values = _graph.to_numpy(self)
-    if self.dtype == _graph.bfloat16:
-        raise BufferError("bfloat16 arrays cannot be exported by DLPack: cast with astype(mx.float32) first.")
-    if not values.flags.writeable:
-        # Consumers that predate DLPack's read-only flag would write into an array that must not change.
-        if kwargs.get("copy") is False or kwargs.get("max_version") is not None:
-            return values.__dlpack__(**kwargs)
-        values = values.copy()
-    return values.__dlpack__(**kwargs)
+    versioned = max_version is not None and max_version[0] >= 1
+    home = _graph.dlpack_device(self)
+    target = home if dl_device is None else tuple(dl_device)
+    on_host = target == _HOST
+    if target not in (home, _HOST):
+        raise BufferError(f"[__dlpack__] an array on DLPack's device {home} cannot be had on {target}")
+    if copy is False and not versioned:
+        raise BufferError("[__dlpack__] an array must not change, and a consumer of DLPack below 1.0 is not told so")
+    if copy is False and on_host and home != _HOST:
+        raise BufferError("[__dlpack__] an array of the GPU cannot be had in host memory without a copy")
+    if on_host and stream is not None:
+        raise ValueError(f"[__dlpack__] host memory has no stream, got {stream}")
+    if stream == 0:
+        raise ValueError("[__dlpack__] stream 0 could be either default stream: 1 is the legacy one, 2 the thread's")
+    lent_to = None if on_host or stream == -1 else 1 if stream is None else stream
+    return _graph.to_dlpack(self, on_host, versioned, bool(copy) or not versioned, lent_to)
 
 
 def _dlpack_device(self: array) -> tuple[int, int]:
-    """DLPack's number of the device: host memory."""
-    return (1, 0)
+    """DLPack's type and number of the device: (2, n) for the GPU n, if the array or the default device is there; else
+    (1, 0), host memory."""
+    return _graph.dlpack_device(self)
 
 
 def _rebuild(values: np.ndarray, dtype: str) -> array:

@@ -8,7 +8,7 @@ struct _object;
 
 namespace mlxlite {
 
-inline constexpr int kBackendAbi = 2;
+inline constexpr int kBackendAbi = 3;
 inline constexpr int kMaxRank = 12;
 inline constexpr const char* kBackendCapsule = "mlxlite.backend";
 
@@ -20,6 +20,7 @@ struct Buffer {
     std::size_t nbytes = 0;
     std::uint32_t refs = 1;
     Device device = Device::cpu;
+    bool is_foreign = false;             // another library's memory, which is never written
     void (*destroy)(Buffer*) = nullptr;  // called when refs reaches 0; frees the memory and the struct
     void* owner = nullptr;               // the backend's own bookkeeping
 };
@@ -73,6 +74,17 @@ struct BackendApi {
     int (*download)(void* target, const Buffer* source, std::size_t offset, std::size_t nbytes, std::uint64_t ticket);
     int (*wait)(std::uint64_t ticket);
     int (*synchronize)();
+
+    // Memory shared with other libraries on the same device. Streams are handles of the driver's; 1 is its legacy
+    // default stream, 2 that of the thread.
+    int (*device_id)();                     // the driver's number of the device
+    int (*stream)(std::uintptr_t* stream);  // of the backend's own work
+    // What is enqueued on `stream` from now on waits for the backend's work so far; after take_back(), the other way
+    // round. 0 for a stream that is not known, in take_back() only, which cannot fail.
+    int (*lend)(std::uintptr_t stream);
+    void (*take_back)(std::uintptr_t stream);
+    // Calls `give_back(owner)` when nobody holds the buffer and no work may read it any more. nullptr on error.
+    Buffer* (*adopt)(void* ptr, std::size_t nbytes, void* owner, void (*give_back)(void* owner));
 };
 
 }  // namespace mlxlite

@@ -27,6 +27,7 @@ nb::tuple int_tuple(const Range& values) {
     return nb::tuple(list);
 }
 
+void bind_dlpack(nb::module_& m);  // dlpack_module.cpp
 void bind_traces(nb::module_& m);  // trace_module.cpp
 void bind_trees(nb::module_& m);   // tree_module.cpp
 

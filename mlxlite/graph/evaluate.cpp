@@ -70,18 +70,6 @@ void run_on_host(PyObject* plan, PlanEntry* entry, const Tape& tape) {
     Py_DECREF(results);
 }
 
-void set_strides(Node* node, const std::int64_t* strides) {
-    std::int64_t expected = 1;
-    bool contiguous = true;
-    for (int d = node->rank - 1; d >= 0; --d) {
-        if (node->shape[d] != 1 && strides[d] != expected) contiguous = false;
-        expected *= node->shape[d];
-    }
-    if (contiguous || node->size() == 0) return;
-    node->strides = new std::int64_t[node->rank];
-    std::copy(strides, strides + node->rank, node->strides);
-}
-
 void run_on_device(const BackendApi* api, PyObject* plan, const Tape& tape, bool wait) {
     std::vector<Buffer*> leaves(tape.leaves.size());
     std::vector<std::int64_t> offsets(tape.leaves.size());

@@ -31,11 +31,6 @@ PyObject* shape_tuple(const Node* node) {
     return shape;
 }
 
-PyObject* empty_ndarray(const Node* node) {
-    Owned shape(shape_tuple(node));
-    return checked(PyObject_CallFunction(hooks().empty, "Os", shape.object, name_of(node->dtype)));
-}
-
 float half_to_float(std::uint16_t h) {
     std::uint32_t sign = (h & 0x8000u) << 16, exponent = (h >> 10) & 31u, mantissa = h & 0x3ffu;
     if (exponent == 0) {
@@ -90,6 +85,11 @@ PyObject* element_to_python(Dtype dtype, const void* p) {
 }
 
 }  // namespace
+
+PyObject* empty_ndarray(const Node* node) {
+    Owned shape(shape_tuple(node));
+    return checked(PyObject_CallFunction(hooks().empty, "Os", shape.object, name_of(node->dtype)));
+}
 
 Buffer* host_buffer(PyObject* ndarray) {
     auto* buffer = new Buffer;

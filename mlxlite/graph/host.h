@@ -20,5 +20,6 @@ PyObject* item(Node* node);  // the only element as a Python number
 // Move an evaluated array to a device, if it is elsewhere.
 void move_to(Node* node, Device device);
 void materialize_scalar(Node* node);
+PyObject* empty_ndarray(const Node* node);  // of its shape and dtype
 
 }  // namespace mlxlite

@@ -484,6 +484,7 @@ NB_MODULE(_graph, m) {
         return info;
     });
 
+    bind_dlpack(m);
     bind_traces(m);
     bind_trees(m);
 

@@ -97,6 +97,18 @@ void set_shape(Node* node, std::span<const std::int64_t> shape) {
     std::copy(shape.begin(), shape.end(), node->shape);
 }
 
+void set_strides(Node* node, const std::int64_t* strides) {
+    std::int64_t expected = 1;
+    bool contiguous = true;
+    for (int d = node->rank - 1; d >= 0; --d) {
+        if (node->shape[d] != 1 && strides[d] != expected) contiguous = false;
+        expected *= node->shape[d];
+    }
+    if (contiguous || node->size() == 0) return;
+    node->strides = new std::int64_t[node->rank];
+    std::copy(strides, strides + node->rank, node->strides);
+}
+
 Node* new_op(Primitive* primitive, Dtype dtype, Device device, std::span<Node* const> inputs,
              std::span<const std::int64_t> shape) {
     NodeRef node(new_node());

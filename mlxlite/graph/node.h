@@ -109,6 +109,7 @@ inline Node* retain(Node* node) {
 void detach_inputs(Node* node);
 void set_inputs(Node* node, std::span<Node* const> inputs);  // takes new references
 void set_shape(Node* node, std::span<const std::int64_t> shape);
+void set_strides(Node* node, const std::int64_t* strides);  // in elements, of a leaf without any
 
 // An op recorded by a primitive; counts it as pending.
 Node* new_op(Primitive* primitive, Dtype dtype, Device device, std::span<Node* const> inputs,

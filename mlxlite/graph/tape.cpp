@@ -29,7 +29,7 @@ std::uint32_t classes(const std::int64_t* values, int n) {
 bool donatable(const Node* node, std::uint32_t uses) {
     // An op that is evaluated while traced stays, and may read the array again.
     if (tracing()) return false;
-    if (node->refs != uses || !node->buffer || node->buffer->refs != 1) return false;
+    if (node->refs != uses || !node->buffer || node->buffer->refs != 1 || node->buffer->is_foreign) return false;
     // What takes the place of a small part of a block would keep all of the block.
     if (node->device == Device::gpu) return node->buffer->nbytes / 2 <= node->nbytes();
     return host_memory_is_exclusive(node->buffer);

@@ -7,42 +7,19 @@ import pathlib
 import sys
 
 import pytest
+from framework import gpu  # noqa: F401  (a fixture)
 from suite import BY_WORD
 
-import backend_cuda
 import mlxlite.core as mx
 from backend_cuda import _runtime
-from backend_cuda.kernels.kernel import words_of
 from backend_cuda.lowering import plan as plans
-from mlxlite import _graph
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "examples"))
 from generate import generate
 from llama import Config, Llama
 
+pytestmark = pytest.mark.usefixtures("gpu")
 LAYERS = 12
-
-
-def functions(sources):
-    """Functions with the sources' parameters, that do nothing."""
-    found = {}
-    for source in sources:
-        sizes = [4 if p[0] == "scalar" and p[2] == "f32" else 8 * words_of(p) for p in source.params]
-        text = " ".join(map(str, ["sizes", *([8] if source.from_memory else sizes)]))
-        found[source.name] = _runtime.Module(text.encode()).function(source.name, 0)
-    return found
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.setattr(backend_cuda, "functions", functions)
-    monkeypatch.setattr(backend_cuda, "are_compiled", lambda sources: True)
-    _graph.register_backend("gpu", backend_cuda._lower, _runtime.api_capsule())
-    before = mx.default_device()
-    _graph.set_default_device(mx.gpu)
-    yield
-    _graph.set_default_device(before)
-    _graph.clear_plans()
 
 
 def calls_by_token(n_tokens):
@@ -59,13 +36,13 @@ def calls_by_token(n_tokens):
     return calls
 
 
-def test_a_token_takes_four_driver_calls(gpu):
+def test_a_token_takes_four_driver_calls():
     calls = calls_by_token(40)
     steady = calls[10:-1]  # the last is read without another being launched
     assert set(steady) == {4 if BY_WORD else 5}, calls
     assert max(calls[1:4]) > 2 * LAYERS, calls  # before the arguments are moved
 
 
-def test_without_arguments_in_memory(gpu, monkeypatch):
+def test_without_arguments_in_memory(monkeypatch):
     monkeypatch.setattr(plans, "ARGUMENTS_IN_MEMORY", False)
     assert min(calls_by_token(20)[10:-1]) > 2 * LAYERS

@@ -46,11 +46,13 @@ struct CUgraphExec_st {
 };
 struct CUstream_st {
     CUgraph capturing = nullptr;
+    int number = 0;
 };
 struct CUevent_st {
     double at = -1;  // us of the device's clock
     bool timed = false;
     int number = 0;
+    CUstream on = nullptr;  // where it was recorded
 };
 
 namespace {
@@ -84,6 +86,10 @@ long lt_host_us = 0;                        // of the host, for each of those
 
 void note(const std::string& word) {
     if (journal_on) journal += journal.empty() ? word : " " + word;
+}
+
+std::string name_of(CUstream stream) {
+    return stream == CU_STREAM_LEGACY ? "legacy" : "stream" + std::to_string(stream->number);
 }
 
 template <class T>
@@ -415,10 +421,20 @@ EXPORT CUresult cuStreamQuery(CUstream) {
     return broken ? CUDA_ERROR_ILLEGAL_ADDRESS : held ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }
 EXPORT CUresult cuStreamCreate(CUstream* s, unsigned) {
+    static int streams = 0;
     *s = new CUstream_st;
+    (*s)->number = ++streams;
     OK;
 }
 EXPORT CUresult cuStreamSynchronize(CUstream) { OK; }
+EXPORT CUresult cuCtxSynchronize() {
+    note("context");
+    OK;
+}
+EXPORT CUresult cuStreamWaitEvent(CUstream after, CUevent e, unsigned) {
+    note(name_of(after) + "-after-" + name_of(e->on));
+    OK;
+}
 EXPORT CUresult cuStreamBeginCapture(CUstream s, CUstreamCaptureMode) {
     s->capturing = new CUgraph_st;
     OK;
@@ -434,8 +450,9 @@ EXPORT CUresult cuEventCreate(CUevent* e, unsigned flags) {
     if ((*e)->timed) (*e)->number = ++timed_events;
     OK;
 }
-EXPORT CUresult cuEventRecord(CUevent e, CUstream) {
+EXPORT CUresult cuEventRecord(CUevent e, CUstream on) {
     e->at = device_clock;
+    e->on = on;
     if (e->timed) note("e" + std::to_string(e->number));
     OK;
 }

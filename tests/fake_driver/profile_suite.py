@@ -1,19 +1,17 @@
 """Measuring on the fake driver: run by tests/test_profile.py, with MLXLITE_CUDA_DRIVER naming the driver."""
 
-import ctypes
 import threading
 import time
 
 import numpy as np
 import pytest
 from suite import ADD, FAKE, fill_chain, kernel, launch, library_plan, matmul_plan, upload
+from suite import journal_of as journal_of_driver
 
 import mlxlite.core as mx
 from backend_cuda import _runtime
 from mlxlite import _graph, observe
 
-FAKE.fake_journal.argtypes = [ctypes.c_int]
-FAKE.fake_journal_text.restype = ctypes.c_char_p
 KERNEL, LIBRARY = 10_000, 100_000  # ns that the fake driver takes
 
 
@@ -26,10 +24,8 @@ def off_afterwards():
 
 def journal_of(function):
     """What ran on the device meanwhile, events by the order in which they were first seen; and the result."""
-    FAKE.fake_journal(1)
-    result = function()
+    words, result = journal_of_driver(function)
     names = {}
-    words = FAKE.fake_journal_text().decode().split()
     return [names.setdefault(w, f"e{len(names)}") if w[0] == "e" else w for w in words], result
 
 

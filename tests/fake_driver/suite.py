@@ -23,6 +23,9 @@ for name in ("hold", "break"):
 FAKE.fake_make_graph.restype = ctypes.c_void_p
 FAKE.fake_make_graph.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_double]
 
+FAKE.fake_journal.argtypes = [ctypes.c_int]
+FAKE.fake_journal_text.restype = ctypes.c_char_p
+
 BY_WORD = bool(FAKE.fake_writes_values())  # the device writes tickets into memory; else, events
 MAX_RANK = 12
 
@@ -147,6 +150,14 @@ def launch(plan, sizes=(), scalars=(), leaves=(), n_outputs=1, rank=1, awaited=F
 
 MODULE = _runtime.Module(b"not really a cubin")
 ADD, FILL, PROBE, SCALE_ROWS = (MODULE.function(name) for name in ("add_f32", "fill_f32", "probe", "scale_rows_f32"))
+
+
+def journal_of(function):
+    """What the device was given to do meanwhile, as words; and the result."""
+    FAKE.fake_journal(1)
+    result = function()
+    FAKE.fake_journal(0)
+    return FAKE.fake_journal_text().decode().split(), result
 
 
 def changed(function):
