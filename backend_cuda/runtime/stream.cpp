@@ -98,7 +98,11 @@ void take_back_from(CUstream other) {
     if (other != CU_STREAM_LEGACY) {
         // Since it was named its owner may have destroyed it, and then it must not be passed to the driver; and the
         // default stream of a thread is another one on this thread.
-        driver.cuCtxSynchronize();
+        CUresult code;
+        Py_BEGIN_ALLOW_THREADS;  // what is waited for may need the GIL: a callback of Python's on the host
+        code = driver.cuCtxSynchronize.raw();
+        Py_END_ALLOW_THREADS;
+        if (code != CUDA_SUCCESS) fail(code, "cuCtxSynchronize");
         return;
     }
     order(other, compute);
