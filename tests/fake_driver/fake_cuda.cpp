@@ -371,7 +371,7 @@ EXPORT CUresult cuFuncGetAttribute(int* v, CUfunction_attribute, CUfunction) {
 EXPORT CUresult cuFuncSetAttribute(CUfunction, CUfunction_attribute, int) { OK; }
 EXPORT CUresult cuMemAlloc(CUdeviceptr* p, std::size_t n) {
     if (in_use + static_cast<long>(n) > capacity) return CUDA_ERROR_OUT_OF_MEMORY;
-    *p = reinterpret_cast<CUdeviceptr>(std::aligned_alloc(512, n));
+    *p = reinterpret_cast<CUdeviceptr>(std::aligned_alloc(512, (n + 511) / 512 * 512));
     blocks[*p] = n;
     in_use += static_cast<long>(n);
     OK;
