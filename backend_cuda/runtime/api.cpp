@@ -68,7 +68,7 @@ int synchronize_device() {
                : 0;
 }
 
-int device_id() { return 0; }  // of those that are visible: see initialize()
+int device_id() { return kDevice; }
 
 int stream(std::uintptr_t* stream) {
     return failed([&] {

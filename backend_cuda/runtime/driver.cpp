@@ -87,7 +87,7 @@ void initialize() {
     driver.cuDeviceGetCount(&count);
     if (count == 0) throw std::runtime_error("the CUDA driver sees no device; check CUDA_VISIBLE_DEVICES");
     CUdevice device = 0;
-    driver.cuDeviceGet(&device, 0);
+    driver.cuDeviceGet(&device, kDevice);
     read_device_info(device);
     driver.cuDevicePrimaryCtxRetain(&context, device);
     driver.cuCtxSetCurrent(context);

@@ -141,6 +141,8 @@ struct Driver {
 };
 extern Driver driver;
 
+inline constexpr int kDevice = 0;  // the one in use, of those that are visible
+
 struct DeviceInfo {
     std::string name;
     int major = 0, minor = 0;

@@ -1,4 +1,5 @@
-"""Arrays from Python numbers, nested lists, NumPy, buffers and DLPack. Always a copy: an array never changes."""
+"""Arrays from Python numbers, nested lists, NumPy, buffers and DLPack. A copy, since an array never changes; only
+`from_dlpack` shares memory, if it is told to."""
 
 from __future__ import annotations
 

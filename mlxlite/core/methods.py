@@ -101,7 +101,8 @@ def _dlpack(
 
     Raises:
         BufferError: `copy` is False and a copy is needed, or `dl_device` is another device.
-        ValueError: `stream` is 0, which could be either default stream, or not None for host memory.
+        ValueError: `stream` is 0, which could be either default stream, or no stream's number, or not None for host
+            memory.
 
     >>> torch.from_dlpack(array)  # shares memory, on the GPU too
     """
@@ -117,6 +118,8 @@ def _dlpack(
         raise BufferError("[__dlpack__] an array of the GPU cannot be had in host memory without a copy")
     if on_host and stream is not None:
         raise ValueError(f"[__dlpack__] host memory has no stream, got {stream}")
+    if stream is not None and stream < -1:
+        raise ValueError(f"[__dlpack__] a stream is -1, 1, 2 or a handle of the driver's, got {stream}")
     if stream == 0:
         raise ValueError("[__dlpack__] stream 0 could be either default stream: 1 is the legacy one, 2 the thread's")
     lent_to = None if on_host or stream == -1 else 1 if stream is None else stream

@@ -29,7 +29,8 @@ PyObject* to_dlpack(Node* node, const DlpackRequest& request);
 std::uintptr_t dlpack_stream();
 
 // The tensor in a capsule, which is used up: a copy, complete when this returns; or, on the GPU, with `share`, the
-// memory itself. Throws std::invalid_argument for what has no counterpart here: a device, a dtype.
+// memory itself. Throws std::invalid_argument for a device that cannot be read, TypeError for a dtype that is none of
+// ours.
 Node* from_dlpack(PyObject* capsule, bool share);
 
 }  // namespace mlxlite

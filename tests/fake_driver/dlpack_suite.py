@@ -166,6 +166,8 @@ def test_refusals():
     a = on_gpu()
     with pytest.raises(ValueError, match="stream 0 could be either"):
         a.__dlpack__(stream=0)
+    with pytest.raises(ValueError, match="got -2"):
+        a.__dlpack__(stream=-2)
     with pytest.raises(BufferError, match=r"device \(2, 0\) cannot be had on \(2, 1\)"):
         a.__dlpack__(dl_device=(2, 1))
     with pytest.raises(BufferError, match="without a copy"):
