@@ -309,22 +309,34 @@ DEVICE Pack<T, kWidth> load_strided_range(const T* p, i64 stride, int first, int
     return r;
 }
 
-// The states of the threads of each column, merged over those `across` apart, in the first of them. Callable again.
+// The states of each of a block's columns, merged: state i of thread t becomes that of column i * kThreads + t, if
+// there are so many. Before, a thread has kWidth neighbouring columns, and all columns have the same number of threads,
+// which follow one another column by column. All threads merge, and none of a warp meets another in a bank. Callable
+// again after a barrier.
 template <class Op, int kThreads, int kWidth>
 DEVICE void merge_columns(typename Op::State (&states)[kWidth], typename Op::State (&memory)[kThreads][kWidth],
-                          int across) {
-    if (across == kThreads) return;
+                          int columns) {
     const int t = threadIdx.x;
+    typename Op::State* in_order = &memory[0][0];
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) memory[t][j] = states[j];
     __syncthreads();
-    for (int half = kThreads / 2; half >= across; half /= 2) {
-        if (t < half) {
 #pragma unroll
-            for (int j = 0; j < kWidth; ++j) {
-                Op::merge(states[j], memory[t + half][j]);
-                memory[t][j] = states[j];
-            }
+    for (int i = 0; i < kWidth; ++i) states[i] = in_order[i * kThreads + t];
+#pragma unroll
+    for (int half = kWidth / 2; half > 0; half /= 2) {
+        if (half * kThreads < columns) continue;
+#pragma unroll
+        for (int i = 0; i < half; ++i) Op::merge(states[i], states[i + half]);
+    }
+    if (columns >= kThreads) return;
+    __syncthreads();
+    in_order[t] = states[0];
+    __syncthreads();
+    for (int half = kThreads / 2; half >= columns; half /= 2) {
+        if (t < half) {
+            Op::merge(states[0], in_order[t + half]);
+            in_order[t] = states[0];
         }
         __syncthreads();
     }

@@ -447,6 +447,17 @@ def _columns_kernel(r: ReducedProgram, deep: bool) -> KernelSource:
     push = r.push_each("states[j]", f"c{last}")
     aligned = [_all_aligned(i, o, width, last + 1) for i, o in enumerate(r.operands) if last_stride(o.access) == 1]
     outer_count = "".join(f" * d{d}" for d in outer_kept)
+    row_start = f"row * d{last} + " if outer_kept else ""
+    stored = r.stored("states[i]")
+    if outer_kept:
+        store = [
+            "i64 at = i64(blockIdx.x) * n_across + column / kWidth;",
+            "if (at >= packs) continue;",
+            "const i64 c = take_coordinate(at, row_packs) * kWidth + column % kWidth;",
+            f"if (c < d{last}) q0[at * d{last} + c] = {stored};",
+        ]
+    else:
+        store = ["const i64 q = i64(blockIdx.x) * columns + column;", f"if (q < d{last}) q0[q] = {stored};"]
     body = [
         f"constexpr int kUnroll = {UNROLL}, kWidth = {width}, kThreads = {THREADS};",
         f"const i64 row_packs = ceil_div(d{last}, kWidth), packs = row_packs{outer_count};",
@@ -493,25 +504,34 @@ def _columns_kernel(r: ReducedProgram, deep: bool) -> KernelSource:
         *("        " + line for line in push),
         "    }",
         "}",
-        "__shared__ Op::State memory[kThreads][kWidth];",
-        "merge_columns<Op>(states, memory, n_across);",
-        "if (splits > 1) {",
-        "    const i64 step = i64(n_across) * kWidth;",
-        "    Op::State* parts = static_cast<Op::State*>(workspace) + blockIdx.x * splits * step + across * kWidth;",
-        "    if (down == 0) {",
+        "if (n_down == 1) {  // and one split: a thread has all of its columns",
         "#pragma unroll",
-        "        for (int j = 0; j < kWidth; ++j) parts[blockIdx.y * step + j] = states[j];",
+        "    for (int j = 0; j < kWidth; ++j) {",
+        f"        if (j < live) q0[{row_start}c{last} + j] = {r.stored('states[j]')};",
+        "    }",
+        "    return;",
+        "}",
+        "alignas(16) __shared__ Op::State memory[kThreads][kWidth];",
+        "const int columns = n_across * kWidth;",
+        "merge_columns<Op>(states, memory, columns);",
+        "if (splits > 1) {",
+        "    Op::State* parts = static_cast<Op::State*>(workspace) + blockIdx.x * splits * columns;",
+        "#pragma unroll",
+        "    for (int i = 0; i < kWidth; ++i) {",
+        "        const int column = i * kThreads + threadIdx.x;",
+        "        if (column < columns) parts[blockIdx.y * columns + column] = states[i];",
         "    }",
         "    if (!is_last_block(counters + blockIdx.x, u32(splits))) return;",
         "#pragma unroll",
         "    for (int j = 0; j < kWidth; ++j) states[j] = Op::identity();",
-        "    merge_parts<Op>(states, parts, down, splits, n_down, step);",
-        "    merge_columns<Op>(states, memory, n_across);",
+        "    merge_parts<Op>(states, parts + across * kWidth, down, splits, n_down, columns);",
+        "    merge_columns<Op>(states, memory, columns);",
         "}",
-        "if (down != 0) return;",
         "#pragma unroll",
-        "for (int j = 0; j < kWidth; ++j) {",
-        f"    if (j < live) q0[{f'row * d{last} + ' if outer_kept else ''}c{last} + j] = {r.stored('states[j]')};",
+        "for (int i = 0; i < kWidth; ++i) {",
+        "    const int column = i * kThreads + threadIdx.x;",
+        "    if (column >= columns) continue;",
+        *("    " + line for line in store),
         "}",
     ]
     grid: tuple[Size, Size, Size] = (tiles, splits, 1)
