@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.timing import queued_us
+
 # The shape and dtype of an array of normal numbers. Of dtype "permutation": the numbers below its length, shuffled.
 Spec = tuple[tuple[int, ...], str]
 
@@ -17,6 +19,16 @@ def jax_module() -> Any:
     """JAX, which takes memory as it needs it, so that peers that run later find some."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return importlib.import_module("jax")
+
+
+INPUT_SETS = 2  # they take turns: twice what a cache of 50 MB holds, and more
+
+
+def copy_rate(on: Arrays | Torch, side: int) -> float:
+    """Bytes a second that a copy of side x side float32 moves, read and written: `x + 1`, or torch's `clone`."""
+    inputs = [on.make(((side, side), "float32")) for _ in range(INPUT_SETS)]
+    copies = [on.queued(lambda m, x: x.clone() if on.name == "torch" else x + 1, x) for x in inputs]
+    return 2 * 4 * side**2 / queued_us(copies, on.wait) * 1e6
 
 
 def peer_named(name: str) -> Arrays | Torch:

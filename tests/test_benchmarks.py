@@ -34,6 +34,7 @@ CASES = {
         chain.name for which in (matmul.large, matmul.few_rows) for chain in which(matmul.SIZES["tiny"])
     },
     "llm": {f"{name} {what}" for name in llm.TINY for what in ("prompt 2048", "decode 128", "peak memory")}
+    | {"copy 12^2 float32"}
     | {"tiny start of a process to a first token"},
     "train": {f"GPT training step, {what}" for what in ("plain", "plain: peak memory", "compiled")},
 }  # fmt: skip

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.peers import Spec, peer_named
+from benchmarks.peers import INPUT_SETS, Spec, copy_rate, peer_named
 from benchmarks.suites import LEFT_OUT
 from benchmarks.timing import queued_us
 
 PEERS = ("mlxlite", "mlx", "torch")
-SETS = 2  # of inputs, which take turns: twice what a cache of 50 MB holds, and more
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,7 @@ def measure(peer: str) -> dict[str, Any]:
     """
     size = SIZES[os.environ.get("MLXLITE_BENCH_KERNELS", "full")]
     on = peer_named(peer)
-    spec = ((size.square, size.square), "float32")
-    copies = [on.queued(lambda m, x: x.clone() if peer == "torch" else x + 1, on.make(spec)) for _ in range(SETS)]
-    copy = 2 * 4 * size.square**2 / queued_us(copies, on.wait) / 1e6
+    copy = copy_rate(on, size.square) / 1e12
     out: dict[str, Any] = {f"copy {size.square}^2 float32": (copy, "TB/s")}
     for case in cases(size):
         try:
@@ -79,7 +76,7 @@ def measure(peer: str) -> dict[str, Any]:
 def _time(case: Case, on: Any) -> tuple[float, int]:
     """Microseconds of a call, and the bytes of its inputs and its result."""
     function = case.torch if on.name == "torch" else case.arrays
-    sets = [tuple(map(on.make, case.inputs)) for _ in range(SETS)]
+    sets = [tuple(map(on.make, case.inputs)) for _ in range(INPUT_SETS)]
     nbytes = sum(a.nbytes for a in (*sets[0], function(on.module, *sets[0])))
     return queued_us([on.queued(function, *inputs) for inputs in sets], on.wait), nbytes
 

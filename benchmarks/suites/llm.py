@@ -1,8 +1,8 @@
 """Llama and Qwen with random bfloat16 weights: a prompt of 2048 tokens, then 128 tokens one by one; and how long it is
 from the start of a process to a first token.
 
-Model: decoding reads every weight and the KV cache once a token, at BANDWIDTH: `of floor` is the fraction of that rate
-which was reached. A prompt is 2 operations a weight and token.
+Model: decoding reads every weight and the KV cache once a token: `of floor` is the rate at which it did so, as a
+fraction of that at which a copy moves bytes in the same process. A prompt is 2 operations a weight and token.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import copy_rate, peer_named
 from benchmarks.suites import Figure, tell
 
 PEERS = ("mlxlite", "mlx")
 PROMPT, GENERATED, RUNS = 2048, 128, 3
 WARMUPS, SETTLING_S = 3, 1.5
-BANDWIDTH = 3.0e12  # bytes a second that a copy moves on an H100
 LLAMA: dict[str, Any] = {"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "qkv_bias": False, "tie_word_embeddings": True}
 QWEN: dict[str, Any] = {"rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "qkv_bias": True, "tie_word_embeddings": True}
 MODELS: dict[str, dict[str, Any]] = {
@@ -71,14 +71,16 @@ def measure(peer: str) -> dict[str, Figure]:
     """
     names = os.environ.get("MLXLITE_BENCH_MODELS", ",".join(MODELS)).split(",")
     mx = importlib.import_module(f"{peer}.core")
-    out: dict[str, Figure] = {}
+    side = 8192 if any(name in MODELS for name in names) else 12
+    bandwidth = copy_rate(peer_named(peer), side)
+    out: dict[str, Figure] = {f"copy {side}^2 float32": (bandwidth / 1e12, "TB/s")}
     for name in names:
         config = (MODELS | TINY)[name]
         if peer == "mlx" and config["qkv_bias"]:
             continue
         runs = _runs(_steps_of(peer, config, mx), config, mx)
         prompt, generation = (statistics.median(rates) for rates in zip(*runs, strict=True))
-        floor = BANDWIDTH / bytes_per_token(config)
+        floor = bandwidth / bytes_per_token(config)
         out[f"{name} prompt {PROMPT}"] = (prompt, "tok/s")
         out[f"{name} decode {GENERATED}"] = (generation, "tok/s", {"of floor": generation / floor})
         out[f"{name} peak memory"] = (mx.get_peak_memory() / 1e9, "GB")
