@@ -1,34 +1,44 @@
 #include "mlxlite/graph/plan_cache.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace mlxlite {
 
-bool SizeRange::holds(std::span<const std::int64_t> sizes) const {
+double SizeRange::distance(std::span<const std::int64_t> sizes) const {
     std::int64_t total = 0;
     for (const Term& term : terms) {
         std::int64_t product = term.factor;
         for (std::size_t slot : term.slots) product *= sizes[slot];
         total += product;
     }
-    return least <= total && total <= most;
+    if (least <= total && total <= most) return 0;
+    auto bound = total < least ? least : most;
+    return std::abs(std::log2(std::max(total, std::int64_t{1})) - std::log2(std::max(bound, std::int64_t{1}))) + 1e-9;
 }
 
-bool PlanEntry::is_for(std::span<const std::int64_t> sizes) const {
-    return std::ranges::all_of(ranges, [&](const SizeRange& range) { return range.holds(sizes); });
+double PlanEntry::distance(std::span<const std::int64_t> sizes) const {
+    double sum = 0;
+    for (const SizeRange& range : ranges) sum += range.distance(sizes);
+    return sum;
 }
 
 const PlanCache::Entries::iterator* PlanCache::found(std::string_view key, std::span<const std::int64_t> sizes) const {
     auto [first, last] = index_.equal_range(key);
     std::size_t count = 0;
-    for (auto it = first; it != last; ++it, ++count)
-        if (it->second->is_for(sizes)) return &it->second;
-    return count < kMostOfAKey ? nullptr : &first->second;
+    const Entries::iterator* nearest = nullptr;
+    double least = 0;
+    for (auto it = first; it != last; ++it, ++count) {
+        double distance = it->second->distance(sizes);
+        if (distance == 0) return &it->second;
+        if (!nearest || distance < least) nearest = &it->second, least = distance;
+    }
+    return count < kMostOfAKey ? nullptr : nearest;
 }
 
 PlanEntry* PlanCache::find(std::string_view key, std::span<const std::int64_t> sizes) {
     // Most programs evaluate the same again: comparing keys takes a third of what hashing one does.
-    if (!entries_.empty() && entries_.front().key == key && entries_.front().is_for(sizes)) {
+    if (!entries_.empty() && entries_.front().key == key && entries_.front().distance(sizes) == 0) {
         ++counters.hits;
         return &entries_.front();
     }

@@ -24,7 +24,8 @@ struct SizeRange {
     };
     std::int64_t least = 0, most = 0;
     std::vector<Term> terms;
-    bool holds(std::span<const std::int64_t> sizes) const;
+    // How far sizes are from it, by their ratio: 0 inside.
+    double distance(std::span<const std::int64_t> sizes) const;
 };
 
 struct PlanEntry {
@@ -35,7 +36,7 @@ struct PlanEntry {
     std::vector<std::int64_t> last_sizes;
     PyObject* last_sizes_list = nullptr;
 
-    bool is_for(std::span<const std::int64_t> sizes) const;
+    double distance(std::span<const std::int64_t> sizes) const;  // 0 where it is made for them
 };
 
 struct CacheCounters {
@@ -44,8 +45,8 @@ struct CacheCounters {
 
 class PlanCache {
   public:
-    // Plans of one key at most: a program whose sizes go through more ranges takes one of those that there are.
-    static constexpr std::size_t kMostOfAKey = 8;
+    // Plans of one key at most: a program whose sizes go through more ranges takes the nearest of those that there are.
+    static constexpr std::size_t kMostOfAKey = 16;
 
     PlanEntry* find(std::string_view key, std::span<const std::int64_t> sizes);  // nullptr on a miss; counts either way
     PlanEntry* insert(std::string key, PyObject* plan, std::vector<SizeRange> ranges);
