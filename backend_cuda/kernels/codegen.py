@@ -304,15 +304,19 @@ def vector_width(dtypes: Sequence[str], limit: int = 16) -> int:
     return min([limit] + [16 // ITEMSIZE[d] for d in dtypes]) if dtypes else 1
 
 
-def load_statement(i: int, operand: Operand, position: str, width: int, d_last: int, count: str) -> str:
-    """`const Pack a{i} = ...`: `width` elements along the last loop dim from `position`, an offset of operand i."""
+def load_expression(i: int, operand: Operand, position: str, width: int, d_last: int, count: str) -> str:
+    """A Pack of `width` elements along the last loop dim from `position`, an offset of operand i."""
     stride = last_stride(operand.access)
     if stride == 1:
-        text = f"load_pack<{width}>(p{i} + ({position}), {count})"
-    elif stride == 0:
-        text = f"load_splat<{width}>(p{i} + ({position}))"
-    else:
-        text = f"load_strided<{width}>(p{i} + ({position}), {stride or f't{i}_{d_last}'}, {count})"
+        return f"load_pack<{width}>(p{i} + ({position}), {count})"
+    if stride == 0:
+        return f"load_splat<{width}>(p{i} + ({position}))"
+    return f"load_strided<{width}>(p{i} + ({position}), {stride or f't{i}_{d_last}'}, {count})"
+
+
+def load_statement(i: int, operand: Operand, position: str, width: int, d_last: int, count: str) -> str:
+    """`const Pack a{i} = ...`, of `load_expression`."""
+    text = load_expression(i, operand, position, width, d_last, count)
     return f"const Pack<{storage(operand.dtype)}, {width}> a{i} = {text};"
 
 

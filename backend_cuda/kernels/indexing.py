@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .codegen import Access, Operand, Params, decompose, define, load_statement, offset
+from .codegen import Access, Operand, Params, decompose, define, load_expression, offset
 from .kernel import KernelSource, Launch, Size, product
 from .ops import ITEMSIZE, storage
 
 THREADS = 256
+UNROLL = 4  # packs of a gather that a thread has under way
 INDEX_DTYPES = ("int32", "uint32", "int64")
 MODES = ("none", "add", "prod", "max", "min")
 
@@ -53,30 +54,41 @@ def generate_gather(dtype: str, index_dtype: str, n_axes: int, access: Sequence[
         params.add(("int", 2 * j + 1), f"i64 step{j}")
     params.add(("out", 0), f"{storage(dtype)}* __restrict__ q0")
     width = 16 // ITEMSIZE[dtype] if access else 1
-    body = [f"i64 rest = i64(blockIdx.x) * {THREADS} + threadIdx.x;"]
+    element = storage(dtype)
+    # What is picked waits for its index: several packs are under way at once.
+    place = [f"i64 rest = (i64(blockIdx.x) * kUnroll + u) * {THREADS} + threadIdx.x;"]
     if access:
-        body += [
+        place += [
             f"const i64 column = take_coordinate(rest, ceil_div(d{last}, {width})) * {width};",
-            "const i64 row = rest;",
+            f"to[u] = rest * d{last} + column;",
             *decompose("rest", range(last)),
+            f"count[u] = c0 < d0 ? int(min_i64({width}, d{last} - column)) : 0;",
         ]
     else:
-        body += ["const i64 c0 = rest;"]
-    body += ["if (c0 >= d0) return;", "i64 from = 0;"]
-    for j in range(n_axes):
-        body.append(f"from += {index_expression(index_dtype, f'p{j + 1}[c0]', f'size{j}')} * step{j};")
+        place += ["const i64 c0 = rest;", "to[u] = c0;", "count[u] = c0 < d0 ? 1 : 0;"]
+    place.append("const i64 picked = min_i64(c0, d0 - 1);")
+    terms = [f"{index_expression(index_dtype, f'p{j + 1}[picked]', f'size{j}')} * step{j}" for j in range(n_axes)]
     if access:
-        coordinates = [*(f"c{d}" for d in range(last)), "column"]
-        body += [
-            f"const i64 count = d{last} - column;",
-            load_statement(0, source, f"from + {offset(pattern, coordinates, 't0_', '')}", width, last, "count"),
-            f"store_pack<{width}>(q0 + row * d{last} + column, a0, count);",
-        ]
-    else:
-        body.append("q0[c0] = p0[from];")
+        terms.append(offset(pattern, [*(f"c{d}" for d in range(last)), "column"], "t0_", ""))
+    place.append(f"from[u] = {' + '.join(terms)};")
+    load = load_expression(0, source, "from[u]", width, last, "count[u]") if access else "{p0[from[u]]}"
+    body = [
+        f"constexpr int kUnroll = {UNROLL};",
+        "i64 from[kUnroll], to[kUnroll];",
+        "int count[kUnroll];",
+        "#pragma unroll",
+        "for (int u = 0; u < kUnroll; ++u) {",
+        *("    " + line for line in place),
+        "}",
+        f"Pack<{element}, {width}> picked[kUnroll];",
+        "#pragma unroll",
+        f"for (int u = 0; u < kUnroll; ++u) picked[u] = {load};",
+        "#pragma unroll",
+        f"for (int u = 0; u < kUnroll; ++u) store_pack<{width}>(q0 + to[u], picked[u], count[u]);",
+    ]
     rows: Size = product([f"d{d}" for d in range(max(1, last))])
     work: Size = ("mul", rows, ("cdiv", f"d{last}", width)) if access else "d0"
-    return _assemble(f"gather_{dtype}", params, body, work)
+    return _assemble(f"gather_{dtype}", params, body, ("cdiv", work, UNROLL))
 
 
 def _assemble(label: str, params: Params, body: list[str], work: Size) -> KernelSource:
