@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import kernel_emulator as emulator
 import ml_dtypes
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 
 from backend_cuda.kernels.codegen import Operand, Output
 from backend_cuda.kernels.row_program import (
+    Held,
     Reduction,
     Variant,
     _softmax,
@@ -125,29 +124,32 @@ def test_values_that_are_the_same_along_a_row(length):
 
 def test_variants():
     """Few threads take one of many rows, as many as there are packs one of few; some rows take too many registers."""
-    assert choose_variant(1.5, 8, 5000, 576) == Variant(32, 24) and choose_variant(1.5, 8, 100, 576) == Variant(128, 8)
-    assert choose_variant(1.5, 8, 5000, 1024) == Variant(64, 16)
-    assert choose_variant(1, 4, 5000, 8192) == Variant(512, 16)
-    assert choose_variant(4, 4, 1, 10**6) == choose_variant(4, 4, 1, 8192) == Variant(1024, 8)
-    assert holds(4, 4, 8192) and not holds(5, 4, 8192) and holds(5, 4, 4096)
-    # Where elements turn out to be apart, so that there are no packs, what held rows in packs still does.
-    for held, length in itertools.product((1, 1.5, 2, 3, 4, 6), (2, 100, 1000, 3000, 5000, 8192)):
-        assert not holds(held, 8, length) or holds(held, 1, length)
+
+    def variant(in_packs, apart, width, rows, length):
+        return choose_variant(Held(in_packs, apart), width, rows, length)
+
+    assert variant(1.5, 1.5, 8, 5000, 576) == Variant(32, 24) and variant(1.5, 1.5, 8, 100, 576) == Variant(128, 8)
+    assert variant(1.5, 1.5, 8, 5000, 1024) == Variant(64, 16) and variant(1, 1.5, 1, 5000, 1024) == Variant(128, 8)
+    assert variant(1, 1.5, 8, 5000, 1024) == variant(1, 1.5, 8, 5000, 1023) == Variant(32, 32)
+    assert variant(1, 1, 4, 5000, 8192) == Variant(512, 16)
+    assert variant(4, 4, 4, 1, 10**6) == variant(4, 4, 4, 1, 8192) == Variant(1024, 8)
+    assert holds(Held(4, 4), 4, 8192) and not holds(Held(5, 5), 4, 8192) and holds(Held(5, 5), 4, 4096)
+    assert not holds(Held(1, 5), 4, 8192)  # elements may turn out to be apart
 
 
 def test_registers_that_a_program_holds():
     """What a reduction separates from its use, packs that are not used yet, and what is written together."""
     h, f = "bfloat16", "float32"
     softmax, reductions = _softmax(f)
-    assert registers_held(softmax, [Operand(f, (None, 1))], reductions, [5]) == 1
+    assert registers_held(softmax, [Operand(f, (None, 1))], reductions, [5]) == Held(1, 1)
     widened, rows = ("op", "astype", (), (0,), (h,), f), (None, 1)
     scaled = [("op", "multiply", (), (1, 2), (f, f), f), ("load", 1), ("op", "multiply", (), (3, 4), (f, h), f)]
     program = [("load", 0), widened, ("value", 0, f), *scaled]
     operands = [Operand(h, rows), Operand(h, (0, 1))]
-    assert registers_held(program, operands, [Reduction("sum", 1)], [5]) == 1.5
-    assert registers_held(program, operands, [Reduction("sum", 1)], [0, 1, 3, 5]) == 4
+    assert registers_held(program, operands, [Reduction("sum", 1)], [5]) == Held(1, 1.5)
+    assert registers_held(program, operands, [Reduction("sum", 1)], [0, 1, 3, 5]) == Held(2.5, 4)
     by_row = [operands[0], Operand(h, (None, 0))]
-    assert registers_held(program, by_row, [Reduction("sum", 1)], [5]) == 1
+    assert registers_held(program, by_row, [Reduction("sum", 1)], [5]) == Held(1, 1)
 
 
 def test_what_makes_no_sense_is_refused():
@@ -173,14 +175,19 @@ def test_what_makes_no_sense_is_refused():
         (("float32", "float16"), (2, 2, 256)),
         (("float64", "float64"), (3, 34)),
         (("float16", "float16"), (4, 1001)),  # not of whole packs
+        (("bfloat16", "bfloat16"), (3, 1023)),  # in some rows one pack more than threads have
+        (("bfloat16", "bfloat16"), (37, 63)),
+        (("float32", "float32"), (9, 31)),
     ],
 )
-@pytest.mark.parametrize(("misalign", "rows"), [(0, 5), (1, 5), (0, 5000)])
-def test_rows_of_packs(dtypes, shape, misalign, rows):
+@pytest.mark.parametrize(
+    ("misalign", "rows", "padding"), [(0, 5, 0), (1, 5, 0), (0, 5000, 0), (1, 5000, 0), (0, 5000, 3)]
+)
+def test_rows_of_packs(dtypes, shape, misalign, rows, padding):
     """x * w - the row's sum, in two dtypes; and operands that are rows, one row for all, and one element a row."""
     rng = np.random.default_rng(3)
     first, second = dtypes
-    x = rng.normal(size=shape).astype(numpy_dtype(first))
+    x = rng.normal(size=(*shape[:-1], shape[-1] + padding)).astype(numpy_dtype(first))[..., padding:]
     w, b = rng.normal(size=shape[-1:]).astype(numpy_dtype(second)), rng.normal(size=(*shape[:-1], 1)).astype(x.dtype)
     wide = "float64" if "float64" in dtypes else "float32"
     program = [

@@ -2,27 +2,18 @@
 #pragma once
 #include "reduce.cuh"
 
-// A store of the elements [first, last) of a pack.
-template <int kWidth, class T>
-DEVICE void store_range(T* p, const Pack<T, kWidth>& x, int first, int last) {
-    if (first <= 0 && last >= kWidth && is_aligned<kWidth>(p)) return store_aligned<kWidth>(p, x);
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) {
-        if (i >= first && i < last) p[i] = x.v[i];
-    }
-}
-
 // Any row: each pass reads it again. Packs lie on 16-byte boundaries of memory, so the first may begin before the row;
 // what is of no row is seen as `filler`.
 template <class T, int kTeam>
 struct ReadRow {
     static constexpr int kWidth = 16 / sizeof(T), kPacks = 0, kAhead = 2;
+    static constexpr bool kHoldsVectors = false;
     using C = compute_t<T>;
 
     struct Place {
         i64 start;     // of a pack, in the row
         int from, to;  // its elements that are of the row
-        DEVICE bool has(int j) const { return j >= from && j < to; }
+        DEVICE bool has(int j) const { return bits_between(from, to) >> j & 1; }
     };
 
     const T* p;
@@ -87,27 +78,33 @@ struct ReadRow {
     }
 };
 
-// A row of whole packs on 16-byte boundaries that fits into the registers: the common one. No question is asked of an
-// element, only of a pack. With kChanges, what for_elements makes of elements stays, and they are held in the compute
-// type; else as they are stored, which for 16 bits is half as much.
-template <class T, int kTeam, int kPacks_, bool kChanges>
-struct WholeRow {
-    static constexpr int kWidth = 16 / sizeof(T), kPacks = kPacks_;
+// A row that fits into the registers, in packs that lie on 16-byte boundaries of memory. The common one is of whole
+// packs: no question is asked of an element, only of a pack. With kShifted, the first pack may begin before the row,
+// and the last end beyond it, so that there may be one pack more: what is of no row is `filler`. With kChanges, what
+// for_elements makes of elements stays, and they are held in the compute type; else as they are stored, which for 16
+// bits is half as much.
+template <class T, int kTeam, int kWholePacks, bool kChanges, bool kShifted>
+struct HeldRow {
+    static constexpr int kWidth = 16 / sizeof(T), kPacks = kWholePacks + kShifted;
+    static constexpr bool kHoldsVectors = !kShifted;  // there are too few registers for what is not of whole packs
     using C = compute_t<T>;
 
     using Words = Pack<u32, 4>;
     struct Place {
-        int start;  // of a pack, in the row
-        bool own;   // whether it is of the row
+        int start;     // of a pack, in the row
+        bool own;      // whether it has elements of the row
+        int from, to;  // its elements that are
     };
 
-    int n, member;
+    int n, member, before;
+    u64 owned;          // a bit for each element of each pack: whether it is of the row
     Words raw[kPacks];  // not elements: the compiler would take words apart where those of the row meet the others
     C values[kPacks][kWidth];
 
-    static DEVICE bool takes(i64 length) { return length % kWidth == 0 && length <= kTeam * kPacks * kWidth; }
+    static DEVICE bool takes(i64 length) { return length <= kTeam * kWholePacks * kWidth; }
 
-    DEVICE WholeRow(const T* row, i64 length, C filler) : n(int(length)), member(threadIdx.x % kTeam) {
+    DEVICE HeldRow(const T* row, i64 length, C filler) : n(int(length)), member(threadIdx.x % kTeam), owned(0) {
+        before = kShifted ? elements_past_boundary<kWidth>(row) : 0;
         C fillers[kWidth];
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) fillers[j] = filler;
@@ -116,6 +113,11 @@ struct WholeRow {
         for (int u = 0; u < kPacks; ++u) {
             const Place at = held_place(u);
             raw[u] = at.own ? load_aligned<4>(reinterpret_cast<const u32*>(row + at.start)) : filled;
+            if constexpr (kShifted) {
+                const u32 bits = bits_between(at.from, at.to);
+                owned |= u64(bits) << (u * kWidth);
+                if (at.own && bits != (1u << kWidth) - 1) mix(raw[u], filled, bits);
+            }
         }
         if constexpr (kChanges) {
 #pragma unroll
@@ -125,22 +127,40 @@ struct WholeRow {
             }
         }
     }
+    // The words, in which elements without a bit are those of `others`.
+    static DEVICE void mix(Words& words, const Words& others, u32 bits) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            u32 mask = 0;
+#pragma unroll
+            for (int byte = 0; byte < 4; ++byte) {
+                mask |= bits >> ((4 * k + byte) / sizeof(T)) & 1 ? 0xffu << (8 * byte) : 0;
+            }
+            words.v[k] = (words.v[k] & mask) | (others.v[k] & ~mask);
+        }
+    }
     DEVICE C at(int u, int j) const { return to_compute(element(bits_as<Pack<T, kWidth>>(raw[u]), j)); }
+    DEVICE bool is_own(int u, int j) const {
+        return kShifted ? bool(owned >> (u * kWidth + j) & 1) : held_place(u).own;
+    }
     DEVICE Place held_place(int u) const {
-        const int start = (u * kTeam + member) * kWidth;
-        return {start, start < n};
+        const int start = (u * kTeam + member) * kWidth - before;
+        if constexpr (!kShifted) return {start, start < n, 0, kWidth};
+        return {start, start < n, start < 0 ? -start : 0, n - start < kWidth ? n - start : kWidth};
     }
     template <class F>
     DEVICE void for_elements(F f) {
+        const bool has_last = !kShifted || n + before > kTeam * kWholePacks * kWidth;
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) {
+            if (kShifted && u == kPacks - 1 && !has_last) continue;
 #pragma unroll
             for (int j = 0; j < kWidth; ++j) {
                 if constexpr (kChanges) {
-                    f(values[u][j], held_place(u).own);
+                    f(values[u][j], is_own(u, j));
                 } else {
                     C x = at(u, j);
-                    f(x, held_place(u).own);
+                    f(x, is_own(u, j));
                 }
             }
         }
@@ -162,7 +182,11 @@ struct WholeRow {
                     made[j] = compute_t<O>(of_element(at(u, j), j));
                 }
             }
-            store_aligned<kWidth>(out + place.start, stored<O>(made));
+            if constexpr (kShifted) {
+                store_range<kWidth>(out + place.start, stored<O>(made), place.from, place.to);
+            } else {
+                store_aligned<kWidth>(out + place.start, stored<O>(made));
+            }
         }
     }
     template <class Op>
@@ -171,36 +195,34 @@ struct WholeRow {
     }
     template <class V>
     static DEVICE Pack<V, kWidth> load(const V* row, Place at) {
+        if constexpr (kShifted) return load_range<kWidth>(row + at.start, at.from, at.to);
         Pack<u32, kWidth * sizeof(V) / 4> words{};
         if (at.own) words = load_aligned<kWidth * sizeof(V) / 4>(reinterpret_cast<const u32*>(row + at.start));
         return bits_as<Pack<V, kWidth>>(words);
     }
-    // The compiler forgets what floats it has made of words: to make them again costs less than to keep them.
     DEVICE void forget_values() {
-#ifdef __CUDACC__
         if constexpr (sizeof(T) < 4) {
 #pragma unroll
-            for (int u = 0; u < kPacks; ++u) {
-#pragma unroll
-                for (int k = 0; k < 4; ++k) asm volatile("" : "+r"(raw[u].v[k]));
-            }
+            for (int u = 0; u < kPacks; ++u) forget_made_of(raw[u]);
         }
-#endif
     }
 };
 
-// A vector along the row, such as a weight. If the row is in registers, it is loaded together with the row, before the
-// sums that its use waits for.
+// A vector along the row, such as a weight. If there are registers for it, it is loaded together with the row, before
+// the sums that its use waits for.
 template <class T, class R>
 struct Companion {
     const T* p;
-    Pack<T, R::kWidth> held[R::kPacks ? R::kPacks : 1];
+    Pack<T, R::kWidth> held[R::kHoldsVectors ? R::kPacks : 1];
 
     DEVICE Companion(const T* vector, const R& row) : p(vector) {
-        if constexpr (R::kPacks > 0) {
+        if constexpr (R::kHoldsVectors) {
 #pragma unroll
             for (int u = 0; u < R::kPacks; ++u) held[u] = R::load(p, row.held_place(u));
         }
     }
-    DEVICE Pack<T, R::kWidth> pack(typename R::Place at, int u) const { return u >= 0 ? held[u] : R::load(p, at); }
+    DEVICE Pack<T, R::kWidth> pack(typename R::Place at, int u) const {
+        if constexpr (R::kHoldsVectors) return held[u];
+        return R::load(p, at);
+    }
 };

@@ -37,9 +37,7 @@ def choose_variant(dtype: str, rows: int, n: int) -> Variant:
     >>> choose_variant("bfloat16", 4096, 768), choose_variant("float32", 4096, 8192), choose_variant("bfloat16", 1, 768)
     (Variant(team=32, packs=3), Variant(team=512, packs=4), Variant(team=128, packs=1))
     """
-    width = 16 // ITEMSIZE[dtype]
-    # A row that is not of whole packs need not begin on their boundaries either.
-    packs = -(-n // width) + (n % width != 0)
+    packs = -(-n // (16 // ITEMSIZE[dtype]))
     # Few rows leave a multiprocessor little to do while it waits for memory: more threads, for each of them.
     each = MAX_PACKS if rows >= 2048 else 1
     team = 4
@@ -205,7 +203,8 @@ def _kernel(
         params.add(("scalar", 0, wide), f"{wide} eps")
     out, kinds = storage(out_dtype), [storage(v) for v in vectors]
     companions = list(zip(names or ["w"], kinds, strict=bool(names)))
-    whole = f"WholeRow<{storage(dtype)}, {team}, {packs}, {str(changes).lower()}>"
+    held = f"HeldRow<{storage(dtype)}, {team}, {packs}, {str(changes).lower()}"
+    whole, shifted = f"{held}, false>", f"{held}, true>"
     aligned = ["are_aligned<kWidth>(p0, t0_0)", "is_aligned<kWidth>(q0)"]
     aligned += [f"is_aligned<kWidth>(p{i})" for i in range(1, len(vectors) + 1)]
 
@@ -222,8 +221,18 @@ def _kernel(
         "// Teams beyond the last row go along with it, since whole warps meet in shuffles.",
         "const i64 at_row = has_row ? own_row : d0 - 1;",
         f"{out}* out = q0 + at_row * d1;",
-        f"if ({whole}::takes(d1) && {' && '.join(aligned)}) {{",
+        f"if (d1 % kWidth == 0 && {whole}::takes(d1) && {' && '.join(aligned)}) {{",
         *go_over(whole),
+        *(
+            [
+                "// Rows of the input and of the output lie alike.",
+                f"}} else if ({shifted}::takes(d1) && (t0_0 - d1) % kWidth == 0 && "
+                "elements_past_boundary<kWidth>(p0) == elements_past_boundary<kWidth>(q0)) {",
+                *go_over(shifted),
+            ]
+            if ITEMSIZE[dtype] == ITEMSIZE[out_dtype]
+            else []
+        ),
         "} else {",
         *go_over(f"ReadRow<{storage(dtype)}, {team}>"),
         "}",
@@ -232,8 +241,8 @@ def _kernel(
     name = "_".join([label, dtype, *vectors, f"{team}x{packs}"])
     launch = Launch((threads, 1, 1), (grid, 1, 1))
     # Vectors wider than the row need more registers than so many threads can have.
-    held = packs * (1 + sum(ITEMSIZE[v] for v in vectors) / ITEMSIZE[dtype])
-    together = _TOGETHER if held <= 3 * MAX_PACKS else _TOGETHER * 3 // 4
+    kept = packs * (1 + sum(ITEMSIZE[v] for v in vectors) / ITEMSIZE[dtype])
+    together = _TOGETHER if kept <= 3 * MAX_PACKS else _TOGETHER * 3 // 4
     return define(name, "normalize.cuh", params, text, launch, together=max(1, together // threads))
 
 

@@ -27,20 +27,15 @@ struct RowPart {
     // As it is stored: half the registers of floats, for elements of 16 bits.
     struct Raw {
         Pack<T, kWidth> packs[kPacks];
-        // The compiler forgets what floats it has made of the words: to make them again costs less than to keep them.
         DEVICE void forget_floats() {
-#ifdef __CUDACC__
             if constexpr (sizeof(T) < 4) {
 #pragma unroll
                 for (int u = 0; u < kPacks; ++u) {
-                    u32 words[4];
-                    memcpy(words, &packs[u], 16);
-#pragma unroll
-                    for (int k = 0; k < 4; ++k) asm volatile("" : "+r"(words[k]));
-                    memcpy(&packs[u], words, 16);
+                    auto words = bits_as<Pack<u32, 4>>(packs[u]);
+                    forget_made_of(words);
+                    packs[u] = bits_as<Pack<T, kWidth>>(words);
                 }
             }
-#endif
         }
     };
     static DEVICE Raw load(const T* row) {

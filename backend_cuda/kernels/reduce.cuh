@@ -279,20 +279,26 @@ DEVICE int elements_past_boundary(const T* p) {
     return int((reinterpret_cast<u64>(p) & (kWordBytes<T, kWidth> - 1)) / sizeof(T));
 }
 
-// An aligned pack, or zero bytes.
-template <int kWidth, class T>
-DEVICE Pack<T, kWidth> load_aligned_if(bool wanted, const T* p) {
-    using W = typename Word<kWordBytes<T, kWidth>>::type;
-    constexpr int kWords = sizeof(T) * kWidth / sizeof(W);
-    W raw[kWords] = {};
-    if (wanted) {
+// The compiler forgets what it has made of words, floats for instance: to make them again costs less than to keep them.
+template <int N>
+DEVICE void forget_made_of(Pack<u32, N>& words) {
+#ifdef __CUDACC__
 #pragma unroll
-        for (int i = 0; i < kWords; ++i) raw[i] = reinterpret_cast<const W*>(p)[i];
-    }
-    Pack<T, kWidth> r;
-    memcpy(&r, raw, sizeof(raw));
-    return r;
+    for (int k = 0; k < N; ++k) asm volatile("" : "+r"(words.v[k]));
+#endif
 }
+
+// A bit for each place of a pack from `first`, which is not negative, to before `last`.
+DEVICE u32 bits_between(int first, int last) { return last <= first ? 0 : ((1u << last) - 1) & (0xffffffffu << first); }
+
+// Where a pack starts in a row that has elements, `before` elements past a boundary; in place of one beyond the row's
+// end the last one again, not used: no load is behind a branch.
+template <int kWidth, class I>
+DEVICE I start_inside(I start, I length, int before) {
+    const I last = (length - 1 + before) / kWidth * kWidth - before;
+    return start < last ? start : last;
+}
+
 // kWidth elements of which [first, last) are wanted. The others are zero bytes, or what lies there: aligned 16 bytes
 // that hold an element of an allocation are inside of it.
 template <int kWidth, class T>
@@ -301,6 +307,16 @@ DEVICE Pack<T, kWidth> load_range(const T* p, int first, int last) {
     const bool inside = sizeof(T) * kWidth <= 16 ? from < to : from == 0 && to == kWidth;
     return load_whole_or<kWidth>(inside && is_aligned<kWidth>(p), p, [=](int i) { return i >= from && i < to; });
 }
+// A store of the elements [first, last) of a pack.
+template <int kWidth, class T>
+DEVICE void store_range(T* p, const Pack<T, kWidth>& x, int first, int last) {
+    if (first <= 0 && last >= kWidth && is_aligned<kWidth>(p)) return store_aligned<kWidth>(p, x);
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+        if (i >= first && i < last) p[i] = x.v[i];
+    }
+}
+
 template <int kWidth, class T>
 DEVICE Pack<T, kWidth> load_strided_range(const T* p, i64 stride, int first, int last) {
     Pack<T, kWidth> r;

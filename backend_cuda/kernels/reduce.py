@@ -213,7 +213,7 @@ def _rows_kernel(r: ReducedProgram) -> KernelSource:
     else:
         body += [
             f"const i64 packs = ceil_div(d{last} + (aligned ? 0 : {width - 1}), {width});",
-            f"const i64 total = packs * {outer_count};",
+            f"const i64 total = d{last} == 0 ? 0 : packs * {outer_count};",
         ]
     body += [
         "const i64 splits = gridDim.y;",
@@ -266,7 +266,7 @@ def _rows_kernel(r: ReducedProgram) -> KernelSource:
         *("    " + line for line in ahead),
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
-        *("        " + line for line in (*load, *_row_loads(r, leader))),
+        *("        " + line for line in (*load, *_row_loads(r, leader, f"d{last}", "before"))),
         "    }",
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
@@ -330,12 +330,14 @@ def _short_rows(r: ReducedProgram, leader: int | None) -> list[str]:
     kept, last, width = r.kept(), len(r.kinds) - 1, r.width()
     start = r.positions()[leader].replace(f"c{last}[u]", "0") if leader is not None else ""
     before = f"elements_past_boundary<{width}>(p{leader} + ({start}))" if leader is not None else "0"
-    most = f"length + (aligned ? 0 : {width - 1})" if leader is not None else "length"
+    most = f"length == 0 ? 0 : length + (aligned ? 0 : {width - 1})" if leader is not None else "length"
     pack = f"(member + (u & (span - 1)) * chosen) * {width}"
     return [
         f"constexpr int kUnroll = {SHORT_UNROLL};",
         f"const int length = int(d{last}), most = {most};",
         "const int span = power_of_two(most_packs, kUnroll), span_bits = __ffs(span) - 1, each = kUnroll >> span_bits;",
+        "// The last slot may have no pack.",
+        "const int used = each > 1 || most_packs > (kUnroll - 1) * chosen ? span : kUnroll - 1;",
         f"const int team_bits = __ffs(chosen) - 1, teams = {THREADS} >> team_bits;",
         "const int member = threadIdx.x & (chosen - 1);",
         "const i64 output = i64(blockIdx.x) * teams * each + (threadIdx.x >> team_bits);",
@@ -358,16 +360,18 @@ def _short_rows(r: ReducedProgram, leader: int | None) -> list[str]:
         "Op::State states[kUnroll];",
         "#pragma unroll",
         "for (int u = 0; u < kUnroll; ++u) states[u] = Op::identity();",
-        f"for (int first = 0; first < most; first += span * chosen * {width}) {{",
+        f"for (int first = 0; first < most; first += used * chosen * {width}) {{",
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
+        "        if (u == kUnroll - 1 && used == kUnroll - 1) break;",
         f"        c{last}[u] = first + {pack} - before[u];",
         f"        from[u] = c{last}[u] < 0 ? -c{last}[u] : 0;",
         f"        to[u] = length - c{last}[u] < {width} ? length - c{last}[u] : {width};",
-        *("        " + line for line in _row_loads(r, leader)),
+        *("        " + line for line in _row_loads(r, leader, "length", "before[u]")),
         "    }",
         "#pragma unroll",
         "    for (int u = 0; u < kUnroll; ++u) {",
+        "        if (u == kUnroll - 1 && used == kUnroll - 1) break;",
         *("        " + line for line in r.push_pack("states[u]", f"c{last}[u]")),
         "    }",
         "}",
@@ -383,17 +387,23 @@ def _short_rows(r: ReducedProgram, leader: int | None) -> list[str]:
     ]
 
 
-def _row_loads(r: ReducedProgram, leader: int | None) -> list[str]:
-    """Statements that load pack u of each operand, of which from[u] to to[u] are wanted."""
+def _row_loads(r: ReducedProgram, leader: int | None, length: str, before: str) -> list[str]:
+    """Statements that load pack u of each operand, of which from[u] to to[u] are wanted.
+
+    `length` and `before` are C expressions, of a type with c[u]: the row's elements, and how many of the leader's lie
+    between a boundary and the row's start.
+    """
     width, last = r.width(), len(r.kinds) - 1
     lines = []
+    if leader is not None:
+        lines.append(f"const auto inside = start_inside<{width}>(c{last}[u], {length}, {before});")
     for i, (operand, position) in enumerate(zip(r.operands, r.positions(), strict=True)):
         stride = last_stride(operand.access)
         if stride == 0:
             # The pack may start before its row, and this element must not.
             text = f"load_splat<{width}>(p{i} + ({position}))"
         elif i == leader:
-            text = f"load_aligned_if<{width}>(from[u] < to[u], p{i} + ({position}))"
+            text = f"load_aligned<{width}>(p{i} + ({position.replace(f'c{last}[u]', 'inside')}))"
         elif stride == 1:
             text = f"load_range<{width}>(p{i} + ({position}), from[u], to[u])"
         else:

@@ -124,15 +124,17 @@ class ReducedProgram:
 
     def push_pack(self, state: str, last: str, *, whole: bool = False) -> list[str]:
         """Statements that compute the elements of pack u and push them: those from from[u] to to[u], or all."""
-        inside = "j >= from[u] && j < to[u]"
+        inside = "wanted >> j & 1"  # of one word: two comparisons an element cost more than its sum
+        wanted = [] if whole else ["const u32 wanted = bits_between(from[u], to[u]);"]
         if not self.takes_packs:
-            return self.push_each(state, last, None if whole else inside)
+            return [*wanted, *self.push_each(state, last, None if whole else inside)]
         lines, value, _ = self._element_statements(last)
         element, width = compute(self.element), self.width()
         computed = [f"{element} x[{width}];", *self._for_elements([*lines, f"x[j] = {value};"])]
         if not whole:
             computed = [
                 "if (from[u] >= to[u]) continue;",
+                *wanted,
                 *computed,
                 f"if (from[u] > 0 || to[u] < {width}) {{",
                 "#pragma unroll",

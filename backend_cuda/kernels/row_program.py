@@ -3,15 +3,15 @@
 A program as in `codegen`, over rows of the last loop dim. An instruction `("value", k, dtype)` is the result of
 reduction k, which stands before it; what follows from such values and from operands that are one element a row is
 computed once a row (by every thread). A team of threads holds a row in registers, and meets for each reduction; a row
-that is too long is gone over again for each reduction, and once to write. Where rows are of whole packs of 16 bytes and
-begin on their boundaries, packs are loaded and stored.
+that is too long is gone over again for each reduction, and once to write.
 """
 
 from __future__ import annotations
 
+import enum
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from .codegen import Instruction, Operand, Output, Params, decompose, define, describe, emit, register_dtypes
@@ -52,13 +52,13 @@ def fits(length: int) -> bool:
     return 1 < length <= MAX_LENGTH
 
 
-def _variants(held: float, width: int, length: int) -> list[Variant]:
-    """Those that hold rows of this length, if an element takes `held` registers: few threads for a row first."""
-    packs = -(-length // width)
+def _variants(held: Held, width: int, length: int) -> list[Variant]:
+    """Those that hold rows of this length: few threads for a row first."""
+    packs, registers = -(-length // width), held.in_packs if width > 1 else held.apart
     found = [Variant(team, -(-packs // team) * width) for team in _TEAMS]
     most = max(_LEAST_EACH, _MAX_PACKS * width)
-    found = [v for v in found if v.each <= most and v.each * held <= _most_registers(v)]
-    return [v for v in found if v.each * held <= _REGISTERS] or found
+    found = [v for v in found if v.each <= most and v.each * registers <= _most_registers(v)]
+    return [v for v in found if v.each * registers <= _REGISTERS] or found
 
 
 def _most_registers(variant: Variant) -> int:
@@ -66,12 +66,15 @@ def _most_registers(variant: Variant) -> int:
     return 32 if variant.team == 1024 else 64
 
 
-def holds(held: float, width: int, length: int) -> bool:
-    """Whether there is a variant for rows of this length, or of `MAX_LENGTH` if they are longer."""
-    return bool(_variants(held, width, min(length, MAX_LENGTH)))
+def holds(held: Held, width: int, length: int) -> bool:
+    """Whether there is a variant for rows of this length, or of `MAX_LENGTH` if they are longer.
+
+    Elements may turn out to be apart, so that there are no packs: there is one then, too.
+    """
+    return all(_variants(held, w, min(length, MAX_LENGTH)) for w in (width, 1))
 
 
-def choose_variant(held: float, width: int, rows: int, length: int) -> Variant:
+def choose_variant(held: Held, width: int, rows: int, length: int) -> Variant:
     """A fast variant for about so many rows of about `length` elements, which `holds`; any is correct for any rows.
 
     Args:
@@ -80,7 +83,8 @@ def choose_variant(held: float, width: int, rows: int, length: int) -> Variant:
         rows: of all outer dims.
         length: of a row.
 
-    >>> choose_variant(1.5, 8, 4096, 20), choose_variant(1.5, 8, 4096, 576), choose_variant(1.5, 8, 1, 576)
+    >>> held = Held(1.5, 1.5)
+    >>> choose_variant(held, 8, 4096, 20), choose_variant(held, 8, 4096, 576), choose_variant(held, 8, 1, 576)
     (Variant(team=4, each=8), Variant(team=32, each=24), Variant(team=128, each=8))
     """
     found = _variants(held, width, min(length, MAX_LENGTH))
@@ -112,21 +116,39 @@ def is_by_row(program: Sequence[Instruction], operands: Sequence[Operand]) -> li
     return found
 
 
-def registers_held(
-    program: Sequence[Instruction], operands: Sequence[Operand], reductions: Sequence[Reduction], kept: Sequence[int]
-) -> float:
+@dataclass(frozen=True)
+class Held:
     """4-byte registers for an element of a row that are held while a reduction is merged, or written, at most.
 
-    What is loaded in packs is loaded first, and until it is used takes the room that it has in memory. `kept` are the
-    registers that are written.
+    Attributes:
+        in_packs: where packs are loaded and stored. What is loaded takes the room that it has in memory.
+        apart: where elements are: what is loaded takes a register at least.
     """
+
+    in_packs: float
+    apart: float
+
+
+def registers_held(
+    program: Sequence[Instruction], operands: Sequence[Operand], reductions: Sequence[Reduction], kept: Sequence[int]
+) -> Held:
+    """What a program holds of a row; `kept` are the registers that are written."""
+    return Held(*(_most_held(program, operands, kept, in_packs) for in_packs in (True, False)))
+
+
+def _most_held(
+    program: Sequence[Instruction], operands: Sequence[Operand], kept: Sequence[int], in_packs: bool
+) -> float:
     dtypes, by_row = register_dtypes(program, operands), is_by_row(program, operands)
-    words = [0 if by_row[r] else max(4, ITEMSIZE[dtype]) // 4 for r, dtype in enumerate(dtypes)]
-    last_use: dict[int, int] = {}
-    for i, instruction in enumerate(program):
-        for r in instruction[3] if instruction[0] == "op" else ():
-            last_use[r] = i
-    last_use.update(dict.fromkeys(kept, len(program)))
+    words = [0 if by_row[r] else max(4, ITEMSIZE[dtype]) / 4 for r, dtype in enumerate(dtypes)]
+    in_words = _in_words(program, operands) if in_packs else {}
+    for i in in_words:
+        words[i] = ITEMSIZE[dtypes[i]] / 4 if program[i][0] == "load" else 0
+    last_use = _last_uses(program, kept)
+    for i in reversed(in_words):
+        if program[i][0] == "op":
+            (source,) = program[i][3]
+            last_use[source] = max(last_use[source], last_use.get(i, 0))
     loads = [
         (i, ITEMSIZE[dtypes[i]] / 4)
         for i, instruction in enumerate(program)
@@ -135,10 +157,35 @@ def registers_held(
 
     def held_at(i: int) -> float:
         made = sum(words[r] for r in range(i) if last_use.get(r, 0) > i)
-        return made + sum(size for at, size in loads if at > i)
+        return made + sum(size for at, size in loads if at > i)  # loaded ahead
 
-    written: float = sum(words[r] for r in set(kept))
+    written = sum(words[r] for r in set(kept))
     return max([written, *(held_at(i) for i, instruction in enumerate(program) if instruction[0] == "value")])
+
+
+def _last_uses(program: Sequence[Instruction], kept: Sequence[int]) -> dict[int, int]:
+    """The last instruction that takes each register, or the number of instructions if it is written."""
+    found: dict[int, int] = {}
+    for i, instruction in enumerate(program):
+        for r in instruction[3] if instruction[0] == "op" else ():
+            found[r] = i
+    return found | dict.fromkeys(kept, len(program))
+
+
+def _in_words(program: Sequence[Instruction], operands: Sequence[Operand]) -> dict[int, int]:
+    """The operand of each register that is not held where packs are: it is taken out of their words when it is used.
+
+    That is what is loaded of elements smaller than a word, and such elements widened.
+    """
+    found: dict[int, int] = {}
+    for i, instruction in enumerate(program):
+        match instruction:
+            case ("load", operand):
+                if _last(operands[operand].access) == 1 and ITEMSIZE[operands[operand].dtype] < 4:
+                    found[i] = operand
+            case ("op", "astype", _, (source,), _, "float32") if source in found:
+                found[i] = found[source]
+    return found
 
 
 def generate(
@@ -183,6 +230,17 @@ def _last(access: object) -> int | None:
     return found if found is None else int(found)
 
 
+class _Packs(enum.Enum):
+    """How a row in registers is loaded and stored: element by element, or in packs of 16 bytes on boundaries of memory.
+
+    Those are whole, or may begin before the row and end beyond it.
+    """
+
+    NONE = enum.auto()
+    WHOLE = enum.auto()
+    SHIFTED = enum.auto()
+
+
 class _Generator:
     def __init__(
         self,
@@ -198,6 +256,8 @@ class _Generator:
         self.by_row = is_by_row(program, operands)
         self.dtypes = register_dtypes(program, operands)
         self._check()
+        self.in_words = _in_words(program, operands)
+        self.last_use = _last_uses(program, [o.register for o in outputs])
         self.packed_operands = [i for i, o in enumerate(operands) if _last(o.access) == 1]
         self.packed_outputs = [j for j, o in enumerate(outputs) if _last(o.access) == 1]
         self.width = math.gcd(variant.each, pack_width(operands, outputs))
@@ -264,15 +324,19 @@ class _Generator:
         body += ["if (length > kTeam * kEach) {", *_indent(self._long_rows()), "return;", "}"]
         body.append("const int n = int(length);")
         if self.width > 1:
-            packed = [f"row_of_p{i}" for i in self.packed_operands] + [f"row_of_q{j}" for j in self.packed_outputs]
-            aligned = " && ".join(f"is_aligned<kWidth>({row})" for row in packed)
-            body += [f"constexpr int kWidth = {self.width};", f"if (n % kWidth == 0 && {aligned}) {{"]
-            body += [*_indent(self._held_rows(packed=True)), "return;", "}"]
-        body += self._held_rows()
+            # Asked of all rows, not of one: threads of a warp, which may have several, take one way together.
+            body += [f"constexpr int kWidth = {self.width};"]
+            body += [f"if (n % kWidth == 0 && {' && '.join(self._are_aligned())}) {{"]
+            body += [*_indent(self._held_rows(_Packs.WHOLE)), "return;", "}"]
+            # Where a thread has one pack, another would be twice the work; and 64 elements are told apart.
+            is_shifted = self.width < each <= 64 - self.width
+            body += self._held_rows(_Packs.SHIFTED if is_shifted else _Packs.NONE)
+        else:
+            body += self._held_rows(_Packs.NONE)
         label = "rows_" + describe(self.program)
         launch = Launch((threads, 1, 1), (("cdiv", rows, per_block), 1, 1))
         held = registers_held(self.program, self.operands, self.reductions, [o.register for o in self.outputs])
-        together = max(1, _TOGETHER // threads) if each * held <= _REGISTERS else 1
+        together = max(1, _TOGETHER // threads) if each * held.in_packs <= _REGISTERS else 1
         return define(label, "row_program.cuh", params, body, launch, together=together)
 
     def _offset(self, access: object, prefix: str) -> str:
@@ -291,70 +355,138 @@ class _Generator:
         kind = f"{OPS[reduction.op]}<{compute(self.dtypes[reduction.register])}>"
         return [f"using Op{k} = {kind};", f"typename Op{k}::State state_{k} = Op{k}::identity();"]
 
-    def _held_rows(self, packed: bool = False) -> list[str]:
-        """A row in registers: element-level registers are arrays. `packed`: it is loaded and stored in packs."""
+    def _are_aligned(self) -> list[str]:
+        """C expressions of whether the arrays along the row are aligned for packs in every row."""
+        found = []
+        for name, step, arrays, packed in (
+            ("p", "t", self.operands, self.packed_operands),
+            ("q", "u", self.outputs, self.packed_outputs),
+        ):
+            for i in packed:
+                access = arrays[i].access
+                assert isinstance(access, tuple)
+                strides = [str(x) if x is not None else f"{step}{i}_{d}" for d, x in enumerate(access[:-1]) if x != 0]
+                found.append(f"is_aligned<kWidth>({name}{i})")
+                if strides:
+                    found.append(f"({' | '.join(strides)}) % kWidth == 0")
+        return found
+
+    def _held_rows(self, packs: _Packs) -> list[str]:
+        """A row in registers: element-level registers are arrays."""
         out: list[str] = []
         pending: list[int] = []
-        # The length is of whole packs: whether an element is of the row, its pack says.
-        first = "(u / kWidth * kTeam + member) * kWidth" if packed else "u * kTeam + member"
+        packed = packs is not _Packs.NONE
+        # The start of element u, or of its pack; whether it is of the row: where the length is of whole packs, its pack
+        # says that.
+        first = {
+            _Packs.NONE: "u * kTeam + member",
+            _Packs.WHOLE: "(u / kWidth * kTeam + member) * kWidth",
+            _Packs.SHIFTED: "(u / kWidth * kTeam + member) * kWidth - before",
+        }[packs]
         place = f"{first} + u % kWidth" if packed else first
-        if packed:
-            for i in self.packed_operands:
-                word, count = self._words(i)
-                out.append(f"Pack<{word}, {count}> words_of_p{i}[kEach / kWidth] = {{}};")
-            out += ["#pragma unroll", "for (int u = 0; u < kEach / kWidth; ++u) {"]
-            out += ["    const int at = (u * kTeam + member) * kWidth;", "    if (at >= n) continue;"]
-            for i in self.packed_operands:
-                word, count = self._words(i)
-                source = f"reinterpret_cast<const {word}*>(row_of_p{i} + at)"
-                out.append(f"    words_of_p{i}[u] = load_aligned<{count}>({source});")
-            out.append("}")
+        each = "kEach + kWidth" if packs is _Packs.SHIFTED else "kEach"
+        loop = ["#pragma unroll", f"for (int u = 0; u < {each}; ++u) {{"]
+        if packs is _Packs.SHIFTED:
+            loop.append("    if (u == kEach && !has_last) break;")
+        is_own = "(owned >> u & 1) != 0" if packs is _Packs.SHIFTED else f"{first} < n"
+        if packs is _Packs.WHOLE:
+            out += self._load_packs()
+        elif packs is _Packs.SHIFTED:
+            out += self._place_packs()
 
         def flush() -> None:
             if not pending:
                 return
             for i in pending:
-                out.append(f"{compute(self.dtypes[i])} {_PREFIX}{i}[kEach];")
-            out.append("#pragma unroll")
-            out.append("for (int u = 0; u < kEach; ++u) {")
+                out.append(f"{compute(self.dtypes[i])} {_PREFIX}{i}[{each}];")
+            out.extend(loop)
             out.append(f"    const int at = {place};")
-            out.append(f"    const bool own = {first} < n;")
-            for i in pending:
-                text = self.lines[i].partition(" = ")[2]
-                if packed:
-                    text = re.sub(r"load_if\(own, row_of_p(\d+) \+ at\)", self._element_of_pack, text)
-                out.append(f"    {_PREFIX}{i}[u] = {self._of_element(text)}")
+            out.append(f"    const bool own = {is_own};")
+            out.extend(f"    {_PREFIX}{i}[u] = {self._expression(i, packed)};" for i in pending)
             out.append("}")
             pending.clear()
 
+        in_words = self.in_words if packed else {}
+        to_load = set(self.packed_operands if packs is _Packs.SHIFTED else ())
         for i, instruction in enumerate(self.program):
             if not self.by_row[i]:
-                pending.append(i)
+                if instruction[0] == "load" and instruction[1] in to_load:
+                    out += self._load_shifted(instruction[1])
+                    to_load.remove(instruction[1])
+                if i not in in_words:
+                    pending.append(i)
                 continue
             flush()
             if instruction[0] == "value":
                 k = instruction[1]
-                value = self._of_element(f"{_PREFIX}{self.reductions[k].register}")
+                value = self._of_element(f"{_PREFIX}{self.reductions[k].register}", packed)
                 out += self._start(k)
                 out += [
-                    "#pragma unroll",
-                    "for (int u = 0; u < kEach; ++u) {",
-                    f"    if ({first} < n) Op{k}::push(state_{k}, {value}, 0);",
+                    *loop,
+                    f"    if ({is_own}) Op{k}::push(state_{k}, {value}, 0);",
                     "}",
                     *self._merge(k),
                 ]
+                operands = {in_words[r] for r in in_words if r < i < self.last_use.get(r, 0)}
+                out += self._forget(operands, packs)
             out.append("const " + self.lines[i])
         flush()
         out.append("if (!has_row) return;")
         stored = [j for j, output in enumerate(self.outputs) if _last(output.access) != 0]
         if packed:
-            out += self._store_packs()
+            out += self._store_packs(packs)
             stored = [j for j in stored if j not in self.packed_outputs]
         if stored:
-            out += ["#pragma unroll", "for (int u = 0; u < kEach; ++u) {", f"    const int at = {place};"]
-            out += [f"    if (at < n) {self._of_element(self._store(j))}" for j in stored]
+            out += [*loop, f"    const int at = {place};"]
+            own = is_own if packs is _Packs.SHIFTED else "at < n"
+            out += [f"    if ({own}) {self._of_element(self._store(j), packed)}" for j in stored]
             out.append("}")
         return out + self._store_by_row()
+
+    def _load_packs(self) -> list[str]:
+        """Statements that load the packs of a row, which are whole."""
+        lines = []
+        for i in self.packed_operands:
+            word, count = self._words(i)
+            lines.append(f"Pack<{word}, {count}> words_of_p{i}[kEach / kWidth] = {{}};")
+        lines += ["#pragma unroll", "for (int u = 0; u < kEach / kWidth; ++u) {"]
+        lines += ["    const int at = (u * kTeam + member) * kWidth;", "    if (at >= n) continue;"]
+        for i in self.packed_operands:
+            word, count = self._words(i)
+            source = f"reinterpret_cast<const {word}*>(row_of_p{i} + at)"
+            lines.append(f"    words_of_p{i}[u] = load_aligned<{count}>({source});")
+        return [*lines, "}"]
+
+    def _place_packs(self) -> list[str]:
+        """Statements that say where packs begin before the row, and which elements are of it."""
+        # They lie on boundaries of what is written, if it is along the row, else of what is read.
+        written, read = self.packed_outputs, self.packed_operands
+        leader = f"q{written[0]}" if written else f"p{read[0]}"
+        return [
+            f"const int before = elements_past_boundary<kWidth>(row_of_{leader});",
+            "// There may be one pack more than threads have.",
+            "const bool has_last = n + before > kTeam * kEach;",
+            "u64 owned = 0;",
+            "#pragma unroll",
+            "for (int u = 0; u < kEach / kWidth + 1; ++u) {",
+            "    const int at = (u * kTeam + member) * kWidth - before;",
+            "    owned |= u64(bits_between(at < 0 ? -at : 0, n - at < kWidth ? n - at : kWidth)) << (u * kWidth);",
+            "}",
+        ]
+
+    def _load_shifted(self, i: int) -> list[str]:
+        """Statements that load the packs of operand i, where its first use is: there are few registers."""
+        word, count = self._words(i)
+        pack = f"Pack<{word}, {count}>"
+        return [
+            f"{pack} words_of_p{i}[kEach / kWidth + 1];",
+            "#pragma unroll",
+            "for (int u = 0; u < kEach / kWidth + 1; ++u) {",
+            "    const int at = (u * kTeam + member) * kWidth - before;",
+            "    const int from = at < 0 ? -at : 0, to = n - at < kWidth ? n - at : kWidth;",
+            f"    words_of_p{i}[u] = bits_as<{pack}>(load_range<kWidth>(row_of_p{i} + at, from, to));",
+            "}",
+        ]
 
     def _words(self, i: int) -> tuple[str, int]:
         """Of a pack: not elements, since the compiler would take words apart where those of the row meet zeros."""
@@ -362,27 +494,62 @@ class _Generator:
         word = math.gcd(4, size)
         return f"u{8 * word}", size // word
 
+    @staticmethod
+    def _count(packs: _Packs) -> str:
+        """Packs that a thread holds."""
+        return "kEach / kWidth + 1" if packs is _Packs.SHIFTED else "kEach / kWidth"
+
+    def _forget(self, operands: Collection[int], packs: _Packs) -> list[str]:
+        """Statements after which elements of these operands are taken out of their words again, and not kept."""
+        lines = []
+        for operand in sorted(operands):
+            if self._words(operand)[0] == "u32":
+                lines += ["#pragma unroll", f"for (int u = 0; u < {self._count(packs)}; ++u) {{"]
+                lines += [f"    forget_made_of(words_of_p{operand}[u]);", "}"]
+        return lines
+
     def _element_of_pack(self, found: re.Match[str]) -> str:
         i = int(found[1])
         pack = f"Pack<{storage(self.operands[i].dtype)}, kWidth>"
         return f"element(bits_as<{pack}>(words_of_p{i}[u / kWidth]), u % kWidth)"
 
-    def _store_packs(self) -> list[str]:
-        lines = ["#pragma unroll", "for (int v = 0; v < kEach / kWidth; ++v) {"]
-        lines += ["    const int first = (v * kTeam + member) * kWidth;", "    if (first >= n) continue;"]
+    def _expression(self, i: int, packed: bool) -> str:
+        """How element u of a register is computed of others."""
+        text = self.lines[i].partition(" = ")[2].removesuffix(";")
+        if packed:
+            text = re.sub(r"load_if\(own, row_of_p(\d+) \+ at\)", self._element_of_pack, text)
+        return self._of_element(text, packed)
+
+    def _store_packs(self, packs: _Packs) -> list[str]:
+        lines = ["#pragma unroll", f"for (int v = 0; v < {self._count(packs)}; ++v) {{"]
+        shift = " - before" if packs is _Packs.SHIFTED else ""
+        lines += [f"    const int first = (v * kTeam + member) * kWidth{shift};", "    if (first >= n) continue;"]
         for j in self.packed_outputs:
-            kind, register = storage(self.outputs[j].dtype), self._of_element(f"{_PREFIX}{self.outputs[j].register}")
+            kind = storage(self.outputs[j].dtype)
+            register = self._of_element(f"{_PREFIX}{self.outputs[j].register}", packed=True)
             lines += [
                 f"    compute_t<{kind}> made_{j}[kWidth];",
                 "#pragma unroll",
-                f"    for (int w = 0; w < kWidth; ++w) made_{j}[w] = {register.replace('[u]', '[v * kWidth + w]')};",
-                f"    store_aligned<kWidth>(row_of_q{j} + first, stored<{kind}>(made_{j}));",
+                "    for (int w = 0; w < kWidth; ++w) {",
+                "        const int u = v * kWidth + w;",
+                f"        made_{j}[w] = {register};",
+                "    }",
+                f"    store_aligned<kWidth>(row_of_q{j} + first, stored<{kind}>(made_{j}));"
+                if packs is _Packs.WHOLE
+                else f"    store_range<kWidth>(row_of_q{j} + first, stored<{kind}>(made_{j}), -first, n - first);",
             ]
         return [*lines, "}"] if self.packed_outputs else []
 
-    def _of_element(self, text: str) -> str:
-        """The text with registers of elements as arrays."""
-        return re.sub(rf"\b{_PREFIX}(\d+)\b", lambda m: m[0] if self.by_row[int(m[1])] else f"{m[0]}[u]", text)
+    def _of_element(self, text: str, packed: bool) -> str:
+        """The text with registers of elements as arrays, or as what packs hold of them."""
+
+        def element(found: re.Match[str]) -> str:
+            i = int(found[1])
+            if self.by_row[i]:
+                return found[0]
+            return self._expression(i, packed) if packed and i in self.in_words else f"{found[0]}[u]"
+
+        return re.sub(rf"\b{_PREFIX}(\d+)\b", element, text)
 
     def _long_rows(self) -> list[str]:
         """A row that is gone over again for each reduction, and once more to be written."""
