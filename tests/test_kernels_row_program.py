@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 
 from backend_cuda.kernels.codegen import Operand, Output
-from backend_cuda.kernels.row_program import (
-    Held,
-    Reduction,
-    Variant,
-    _softmax,
-    choose_variant,
-    generate,
-    holds,
-    pack_width,
-    registers_held,
-)
+from backend_cuda.kernels.row_program import Reduction, Variant, _softmax, choose_variant, generate, holds
+from backend_cuda.kernels.row_registers import Held, pack_width, registers_held
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not installed")
 
@@ -31,7 +22,7 @@ def numpy_dtype(dtype: str) -> np.dtype:
 
 def chosen(program, reductions, operands, outputs, shape, rows=None):
     """The variant that such rows get; as if there were so many of them."""
-    held = registers_held(program, operands, reductions, [o.register for o in outputs])
+    held = registers_held(program, operands, [o.register for o in outputs])
     width = pack_width(operands, outputs)
     return choose_variant(held, width, rows or int(np.prod(shape[:-1])), shape[-1])
 
@@ -140,16 +131,16 @@ def test_variants():
 def test_registers_that_a_program_holds():
     """What a reduction separates from its use, packs that are not used yet, and what is written together."""
     h, f = "bfloat16", "float32"
-    softmax, reductions = _softmax(f)
-    assert registers_held(softmax, [Operand(f, (None, 1))], reductions, [5]) == Held(1, 1)
+    softmax, _ = _softmax(f)
+    assert registers_held(softmax, [Operand(f, (None, 1))], [5]) == Held(1, 1)
     widened, rows = ("op", "astype", (), (0,), (h,), f), (None, 1)
     scaled = [("op", "multiply", (), (1, 2), (f, f), f), ("load", 1), ("op", "multiply", (), (3, 4), (f, h), f)]
     program = [("load", 0), widened, ("value", 0, f), *scaled]
     operands = [Operand(h, rows), Operand(h, (0, 1))]
-    assert registers_held(program, operands, [Reduction("sum", 1)], [5]) == Held(1, 1.5)
-    assert registers_held(program, operands, [Reduction("sum", 1)], [0, 1, 3, 5]) == Held(2.5, 4)
+    assert registers_held(program, operands, [5]) == Held(1, 1.5)
+    assert registers_held(program, operands, [0, 1, 3, 5]) == Held(2.5, 4)
     by_row = [operands[0], Operand(h, (None, 0))]
-    assert registers_held(program, by_row, [Reduction("sum", 1)], [5]) == Held(1, 1)
+    assert registers_held(program, by_row, [5]) == Held(1, 1)
 
 
 def test_what_makes_no_sense_is_refused():

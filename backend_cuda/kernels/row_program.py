@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from .codegen import Instruction, Operand, Output, Params, decompose, define, describe, emit, register_dtypes
 from .kernel import KernelSource, Launch, Size, product
 from .ops import FLOATS, ITEMSIZE, compute, storage
+from .row_registers import Held, in_words, is_by_row, last_uses, pack_width, registers_held, stride_along
 
 OPS = {"sum": "Sum", "prod": "Prod", "max": "Max", "min": "Min", "logsumexp": "LogSumExp"}
 MAX_LENGTH = 8192  # of a row in registers
@@ -93,101 +94,6 @@ def choose_variant(held: Held, width: int, rows: int, length: int) -> Variant:
     return next((v for v in found if v.each == width), found[-1])
 
 
-def pack_width(operands: Sequence[Operand], outputs: Sequence[Output]) -> int:
-    """Elements of a pack: 16 bytes of the narrowest array that lies along the row."""
-    arrays: tuple[Operand | Output, ...] = (*operands, *outputs)
-    sizes = [ITEMSIZE[a.dtype] for a in arrays if _last(a.access) == 1]
-    return 16 // min(sizes) if sizes else 1
-
-
-def is_by_row(program: Sequence[Instruction], operands: Sequence[Operand]) -> list[bool]:
-    """Of each register, whether it is one value a row."""
-    found: list[bool] = []
-    for instruction in program:
-        match instruction[0]:
-            case "load":
-                found.append(_last(operands[instruction[1]].access) == 0)
-            case "op":
-                found.append(all(found[r] for r in instruction[3]))
-            case "scalar" | "value":
-                found.append(True)
-            case other:
-                raise ValueError(f"a row program has no {other!r}")
-    return found
-
-
-@dataclass(frozen=True)
-class Held:
-    """4-byte registers for an element of a row that are held while a reduction is merged, or written, at most.
-
-    Attributes:
-        in_packs: where packs are loaded and stored. What is loaded takes the room that it has in memory.
-        apart: where elements are: what is loaded takes a register at least.
-    """
-
-    in_packs: float
-    apart: float
-
-
-def registers_held(
-    program: Sequence[Instruction], operands: Sequence[Operand], reductions: Sequence[Reduction], kept: Sequence[int]
-) -> Held:
-    """What a program holds of a row; `kept` are the registers that are written."""
-    return Held(*(_most_held(program, operands, kept, in_packs) for in_packs in (True, False)))
-
-
-def _most_held(
-    program: Sequence[Instruction], operands: Sequence[Operand], kept: Sequence[int], in_packs: bool
-) -> float:
-    dtypes, by_row = register_dtypes(program, operands), is_by_row(program, operands)
-    words = [0 if by_row[r] else max(4, ITEMSIZE[dtype]) / 4 for r, dtype in enumerate(dtypes)]
-    in_words = _in_words(program, operands) if in_packs else {}
-    for i in in_words:
-        words[i] = ITEMSIZE[dtypes[i]] / 4 if program[i][0] == "load" else 0
-    last_use = _last_uses(program, kept)
-    for i in reversed(in_words):
-        if program[i][0] == "op":
-            (source,) = program[i][3]
-            last_use[source] = max(last_use[source], last_use.get(i, 0))
-    loads = [
-        (i, ITEMSIZE[dtypes[i]] / 4)
-        for i, instruction in enumerate(program)
-        if instruction[0] == "load" and _last(operands[instruction[1]].access) == 1
-    ]
-
-    def held_at(i: int) -> float:
-        made = sum(words[r] for r in range(i) if last_use.get(r, 0) > i)
-        return made + sum(size for at, size in loads if at > i)  # loaded ahead
-
-    written = sum(words[r] for r in set(kept))
-    return max([written, *(held_at(i) for i, instruction in enumerate(program) if instruction[0] == "value")])
-
-
-def _last_uses(program: Sequence[Instruction], kept: Sequence[int]) -> dict[int, int]:
-    """The last instruction that takes each register, or the number of instructions if it is written."""
-    found: dict[int, int] = {}
-    for i, instruction in enumerate(program):
-        for r in instruction[3] if instruction[0] == "op" else ():
-            found[r] = i
-    return found | dict.fromkeys(kept, len(program))
-
-
-def _in_words(program: Sequence[Instruction], operands: Sequence[Operand]) -> dict[int, int]:
-    """The operand of each register that is not held where packs are: it is taken out of their words when it is used.
-
-    That is what is loaded of elements smaller than a word, and such elements widened.
-    """
-    found: dict[int, int] = {}
-    for i, instruction in enumerate(program):
-        match instruction:
-            case ("load", operand):
-                if _last(operands[operand].access) == 1 and ITEMSIZE[operands[operand].dtype] < 4:
-                    found[i] = operand
-            case ("op", "astype", _, (source,), _, "float32") if source in found:
-                found[i] = found[source]
-    return found
-
-
 def generate(
     program: Sequence[Instruction],
     reductions: Sequence[Reduction],
@@ -223,13 +129,6 @@ def generate(
     return _Generator(program, reductions, operands, outputs, n_dims, variant).kernel()
 
 
-def _last(access: object) -> int | None:
-    if not isinstance(access, tuple):
-        raise ValueError(f"arrays of a row program have strides, not {access!r}")
-    found = access[-1]
-    return found if found is None else int(found)
-
-
 class _Packs(enum.Enum):
     """How a row in registers is loaded and stored: element by element, or in packs of 16 bytes on boundaries of memory.
 
@@ -256,10 +155,10 @@ class _Generator:
         self.by_row = is_by_row(program, operands)
         self.dtypes = register_dtypes(program, operands)
         self._check()
-        self.in_words = _in_words(program, operands)
-        self.last_use = _last_uses(program, [o.register for o in outputs])
-        self.packed_operands = [i for i, o in enumerate(operands) if _last(o.access) == 1]
-        self.packed_outputs = [j for j, o in enumerate(outputs) if _last(o.access) == 1]
+        self.in_words = in_words(program, operands)
+        self.last_use = last_uses(program, [o.register for o in outputs])
+        self.packed_operands = [i for i, o in enumerate(operands) if stride_along(o.access) == 1]
+        self.packed_outputs = [j for j, o in enumerate(outputs) if stride_along(o.access) == 1]
         self.width = math.gcd(variant.each, pack_width(operands, outputs))
         self.lines = [
             re.sub(r"^const ", "", line)
@@ -278,7 +177,7 @@ class _Generator:
             if not isinstance(array.access, tuple) or len(array.access) != self.n_dims:
                 raise ValueError(f"an array has strides {array.access} for {self.n_dims} loop dims")
         for output in self.outputs:
-            if _last(output.access) == 0 and not self.by_row[output.register]:
+            if stride_along(output.access) == 0 and not self.by_row[output.register]:
                 raise ValueError("an output has one element a row, and its register has not")
             if self.dtypes[output.register] != output.dtype:
                 raise ValueError(f"register {output.register} is {self.dtypes[output.register]}, not {output.dtype}")
@@ -287,7 +186,7 @@ class _Generator:
         return [f"total_{k}" for k in range(len(self.reductions))]
 
     def _load(self, i: int) -> str:
-        stride = _last(self.operands[i].access)
+        stride = stride_along(self.operands[i].access)
         if stride == 0:
             return f"*row_of_p{i}"
         step = "" if stride == 1 else f" * t{i}_{self.n_dims - 1}"
@@ -335,7 +234,7 @@ class _Generator:
             body += self._held_rows(_Packs.NONE)
         label = "rows_" + describe(self.program)
         launch = Launch((threads, 1, 1), (("cdiv", rows, per_block), 1, 1))
-        held = registers_held(self.program, self.operands, self.reductions, [o.register for o in self.outputs])
+        held = registers_held(self.program, self.operands, [o.register for o in self.outputs])
         together = max(1, _TOGETHER // threads) if each * held.in_packs <= _REGISTERS else 1
         return define(label, "row_program.cuh", params, body, launch, together=together)
 
@@ -432,7 +331,7 @@ class _Generator:
             out.append("const " + self.lines[i])
         flush()
         out.append("if (!has_row) return;")
-        stored = [j for j, output in enumerate(self.outputs) if _last(output.access) != 0]
+        stored = [j for j, output in enumerate(self.outputs) if stride_along(output.access) != 0]
         if packed:
             out += self._store_packs(packs)
             stored = [j for j in stored if j not in self.packed_outputs]
@@ -564,7 +463,7 @@ class _Generator:
                 out += [*self._start(k), *self._pass([register], [push]), *self._merge(k)]
             out.append("const " + self.lines[i])
         out.append("if (!has_row) return;")
-        stored = [j for j, output in enumerate(self.outputs) if _last(output.access) != 0]
+        stored = [j for j, output in enumerate(self.outputs) if stride_along(output.access) != 0]
         if stored:
             out += self._pass([self.outputs[j].register for j in stored], [self._store(j) for j in stored])
         return out + self._store_by_row()
@@ -585,14 +484,14 @@ class _Generator:
 
     def _store(self, j: int) -> str:
         output = self.outputs[j]
-        step = "" if _last(output.access) == 1 else f" * u{j}_{self.n_dims - 1}"
+        step = "" if stride_along(output.access) == 1 else f" * u{j}_{self.n_dims - 1}"
         return f"row_of_q{j}[at{step}] = from_compute<{storage(output.dtype)}>({_PREFIX}{output.register});"
 
     def _store_by_row(self) -> list[str]:
         lines = [
             f"*row_of_q{j} = from_compute<{storage(output.dtype)}>({_PREFIX}{output.register});"
             for j, output in enumerate(self.outputs)
-            if _last(output.access) == 0
+            if stride_along(output.access) == 0
         ]
         return ["if (member == 0) {", *_indent(lines), "}"] if lines else []
 
@@ -620,7 +519,7 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
     for dtype in ("float32", "bfloat16", "float16", "float64") if full else ("bfloat16",):
         program, reductions = _softmax(dtype)
         operands, outputs = [Operand(dtype, (None, 1))], [Output(5, dtype, (None, 1)), Output(4, dtype, (1, 0))]
-        held = registers_held(program, operands, reductions, [o.register for o in outputs])
+        held = registers_held(program, operands, [o.register for o in outputs])
         width = pack_width(operands, outputs)
         for rows, length in ((5000, 20), (5000, 576), (100, 700), (100, 1500), (5000, 4096), (100, 8192)):
             if holds(held, width, length):

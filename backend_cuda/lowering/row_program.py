@@ -17,6 +17,7 @@ from ..kernels.codegen import Operand as KernelOperand
 from ..kernels.codegen import Output as KernelOutput
 from ..kernels.kernel import KernelSource
 from ..kernels.ops import FLOATS
+from ..kernels.row_registers import pack_width, registers_held
 from .analysis import ELEMENTWISE
 from .builder import Builder, Operand
 from .elementwise import ProgramWriter, broadcast_strides, collapse
@@ -179,8 +180,8 @@ class RowWriter(ProgramWriter):
         program, registers = tuple(self.program), [self.registers[m] for m in written]
         along = [int(self.b.dims(m) == self.dims) for m in written]
         outputs = [KernelOutput(r, self.b.dtype(m), (k,)) for r, m, k in zip(registers, written, along, strict=True)]
-        held = kernels.registers_held(program, operands, self.reductions, registers)
-        width = kernels.pack_width(operands, outputs)
+        held = registers_held(program, operands, registers)
+        width = pack_width(operands, outputs)
         return bool(self.b.table.choose(kernels.holds, held, width, of=self.dims[-1:]))
 
     def emit_rows(self, members: Sequence[int]) -> None:
@@ -206,8 +207,8 @@ class RowWriter(ProgramWriter):
             KernelOutput(register, view.dtype, _access(s))
             for (view, register), s in zip(outputs, strides[n:], strict=True)
         )
-        held = kernels.registers_held(self.program, operands, self.reductions, [o.register for o in results])
-        width = kernels.pack_width(operands, results)
+        held = registers_held(self.program, operands, [o.register for o in results])
+        width = pack_width(operands, results)
         of = (math.prod(rows, start=b.lift(1)), dims[-1])
         variant = b.table.choose(kernels.choose_variant, held, width, of=of)
         source = _generated(tuple(self.program), tuple(self.reductions), operands, results, len(dims), variant)
