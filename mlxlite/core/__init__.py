@@ -192,8 +192,9 @@ from .elementwise import (
     where,
 )
 from .explain import Explanation, explain
-from .indexing import ArrayAt, put_along_axis, slice, slice_update, take, take_along_axis
+from .indexing import ArrayAt
 from .matmul import addmm, inner, kron, matmul, outer, tensordot
+from .positions import put_along_axis, slice, slice_update, take, take_along_axis
 from .printing import get_printoptions, printoptions, set_printoptions
 from .profile import Profile, profile
 from .reduce import (

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from .. import _graph
 from . import elementwise as _ew
-from . import indexing as _indexing
+from . import positions as _positions
 from . import reduce as _reduce
 from . import shape as _shapes
 from ._registry import (
@@ -444,7 +444,7 @@ def permutation(x: int | array, axis: int = 0, key: array | None = None, stream:
         return _argsort(_bits((operator.index(x),), key, stream), stream=stream)
     axis = normalize_axis(axis, x.ndim, "permutation")
     order = _argsort(_bits((x.shape[axis],), key, stream), stream=stream)
-    return _indexing.take(x, order, axis, stream=stream)
+    return _positions.take(x, order, axis, stream=stream)
 
 
 def multivariate_normal(

@@ -11,7 +11,7 @@ from . import reduce as reductions
 from . import shape as shapes
 from ._registry import array, as_array, is_inexact, remembered, require_array, to_dtype
 from .creation import arange, full
-from .indexing import put_along_axis, take
+from .positions import put_along_axis, take
 from .sort import argsort
 
 

@@ -11,7 +11,7 @@ from .. import _graph
 from . import shape as shapes
 from ._registry import array, normalize_shape, remembered, require_array
 from .creation import arange
-from .indexing import take
+from .positions import take
 
 # Up to this many places in a window each is a slice of its own: slices are views and joining them is one copy. A slice
 # is a node of the graph, though, and a window of hundreds of places is better fetched by one gather.

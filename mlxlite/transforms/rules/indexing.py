@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ... import _graph
 from ..._graph import TracedNode, array
-from ...core import creation, indexing
+from ...core import creation, positions
 from ...core import elementwise as ew
 from ...core import shape as shapes
 from ...core._registry import PRIMITIVES
@@ -153,20 +153,20 @@ def _take_along_axis_vjp(node: TracedNode, before: array | None, cotangent: arra
 
 @linear("take_along_axis")
 def _take_along_axis(node: TracedNode, a: array) -> array:
-    return indexing.take_along_axis(a, node.inputs[1], node.static[0])
+    return positions.take_along_axis(a, node.inputs[1], node.static[0])
 
 
 @vmap("take_along_axis")
 def _take_along_axis_vmap(node: TracedNode, inputs: list[array], batched: list[bool], size: int) -> array:
     a, indices = spread_all(inputs, batched, size)
-    return indexing.take_along_axis(a, indices, node.static[0] + 1)
+    return positions.take_along_axis(a, indices, node.static[0] + 1)
 
 
 @vjp("put_along_axis")
 def _put_along_axis_vjp(node: TracedNode, cotangent: array) -> list[array | None]:
     _, indices, values = node.inputs
     axis, mode = node.static
-    met = indexing.take_along_axis(cotangent, indices, axis)
+    met = positions.take_along_axis(cotangent, indices, axis)
     if mode == "none":
         cotangent = _put(cotangent, indices, creation.zeros(values.shape, cotangent.dtype), axis, mode)
     return [cotangent, None, met]

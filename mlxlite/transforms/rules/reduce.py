@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import _graph
 from ..._graph import TracedNode, array
-from ...core import creation, indexing
+from ...core import creation, positions
 from ...core import elementwise as ew
 from ...core import reduce as reductions
 from ...core import shape as shapes
@@ -250,7 +250,7 @@ def _running_extreme_jvp(node: TracedNode, tangents: list[Any]) -> array:
     axis, reverse, inclusive = node.static
     if node.inputs[0].size == 0:
         return tangents[0]
-    moved = indexing.take_along_axis(tangents[0], _chosen(node), axis)
+    moved = positions.take_along_axis(tangents[0], _chosen(node), axis)
     return moved if inclusive else _shifted(moved, axis, not reverse, 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..._graph import TracedNode, array
-from ...core import creation, indexing
+from ...core import creation, positions
 from ...core._registry import PRIMITIVES
 from ...core.sort import argsort, argtopk
 from .._tables import jvp, vjp, vmap, without_gradient
@@ -30,7 +30,7 @@ def _sort_vjp(node: TracedNode, cotangent: array) -> list[array]:
 
 @jvp("sort", "topk")
 def _sort_jvp(node: TracedNode, tangents: list[Any]) -> array:
-    return indexing.take_along_axis(tangents[0], _order(node), node.static[0])
+    return positions.take_along_axis(tangents[0], _order(node), node.static[0])
 
 
 @vmap("sort", "argsort", "topk", "argtopk")
