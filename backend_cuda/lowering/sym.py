@@ -33,32 +33,32 @@ class Atom:
 class Sym:
     """An integer polynomial: {monomial (sorted atom ids): coefficient}."""
 
-    __slots__ = ("_hash", "table", "terms")
+    __slots__ = ("_hash", "const", "table", "terms")
+
+    const: int | None  # the value, if it does not depend on any size
 
     def __init__(self, table: SymTable, terms: dict[Monomial, int]) -> None:
         self.table = table
         self.terms = {m: c for m, c in terms.items() if c}
-        self._hash = hash(frozenset(self.terms.items()))
+        self.const = self.terms.get(()) if len(self.terms) == 1 else None if self.terms else 0
+        self._hash: int | None = None
 
     def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(frozenset(self.terms.items()))
         return self._hash
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, int):
             return self.const == other
-        return isinstance(other, Sym) and self.terms == other.terms
-
-    @property
-    def const(self) -> int | None:
-        """The value, if it does not depend on any size."""
-        if not self.terms:
-            return 0
-        if len(self.terms) == 1 and () in self.terms:
-            return self.terms[()]
-        return None
+        return self is other or (isinstance(other, Sym) and self.terms == other.terms)
 
     def __add__(self, other: IntLike) -> Sym:
         other = self.table.lift(other)
+        if other.const == 0:
+            return self
+        if self.const == 0:
+            return other
         terms = dict(self.terms)
         for m, c in other.terms.items():
             terms[m] = terms.get(m, 0) + c
@@ -77,6 +77,10 @@ class Sym:
 
     def __mul__(self, other: IntLike) -> Sym:
         other = self.table.lift(other)
+        if other.const == 1:
+            return self
+        if self.const == 1:
+            return other
         terms: dict[Monomial, int] = {}
         for m1, c1 in self.terms.items():
             for m2, c2 in other.terms.items():
@@ -101,12 +105,20 @@ class SymTable:
         self.example = example_sizes
         self.atoms: list[Atom] = []
         self._ids: dict[Atom, int] = {}
+        self._constants: dict[int, Sym] = {}
+        self._lone_sizes: dict[int, Sym] = {}  # by the atom's id
+        self._ids_of_slots: dict[int, int] = {}
         self._replaced: dict[int, Sym] = {}
         self._ranges: dict[Terms, tuple[int, int]] = {}
         self._choices: dict[Any, Any] = {}
 
     def lift(self, value: IntLike) -> Sym:
-        return value if isinstance(value, Sym) else Sym(self, {(): value})
+        if isinstance(value, Sym):
+            return value
+        found = self._constants.get(value)
+        if found is None:
+            found = self._constants[value] = Sym(self, {(): value})
+        return found
 
     def _atom(self, atom: Atom) -> int:
         found = self._ids.get(atom)
@@ -117,18 +129,29 @@ class SymTable:
 
     def size(self, slot: int) -> Sym:
         """The size in a slot of the tape, or what it was found to equal."""
-        return self._resolve(self._atom(Atom("size", slot)))
+        atom_id = self._ids_of_slots.get(slot)
+        if atom_id is None:
+            atom_id = self._ids_of_slots[slot] = self._atom(Atom("size", slot))
+        return self._resolve(atom_id)
 
     def _resolve(self, atom_id: int) -> Sym:
+        if atom_id not in self._replaced:
+            return self._lone_size(atom_id)
         # Equal sizes form chains as long as a program is deep: each is followed once, and not by recursion.
         chain = []
         last: int | None = atom_id
         while last is not None and last in self._replaced:
             chain.append(last)
             atom_id, last = last, self._lone(self._replaced[last])
-        found = Sym(self, {(last,): 1}) if last is not None else self.resolve(self._replaced[atom_id])
+        found = self._lone_size(last) if last is not None else self.resolve(self._replaced[atom_id])
         for link in chain:
             self._replaced[link] = found
+        return found
+
+    def _lone_size(self, atom_id: int) -> Sym:
+        found = self._lone_sizes.get(atom_id)
+        if found is None:
+            found = self._lone_sizes[atom_id] = Sym(self, {(atom_id,): 1})
         return found
 
     def resolve(self, sym: Sym) -> Sym:
@@ -217,22 +240,9 @@ class SymTable:
         sizes = [self.resolve(self.lift(s)) for s in of]
         key = (function, constants, tuple(sizes))
         if key not in self._choices:
-            values = [self.value(s) for s in sizes]
-            chosen = self._choices[key] = function(*constants, *values)
+            values = tuple(self.value(s) for s in sizes)
             terms = {k: t for k, t in enumerate(map(self._terms, sizes)) if t and values[k] > 0}
-
-            def is_same(changed: dict[int, int]) -> bool:
-                return function(*constants, *(changed.get(k, v) for k, v in enumerate(values))) == chosen
-
-            bounds = {}
-            for k in terms:
-                alone = functools.partial(lambda k, v: is_same({k: v}), k)
-                bounds[k] = _least(alone, values[k]), _most(alone, values[k])
-            while len(bounds) > 1 and not all(
-                is_same(dict(zip(bounds, (max(1, v) for v in corner), strict=True)))
-                for corner in itertools.product(*bounds.values())
-            ):
-                bounds = {k: _nearer(least, values[k], most) for k, (least, most) in bounds.items()}
+            self._choices[key], bounds = _choice_and_bounds(function, constants, values, tuple(terms))
             for k, (least, most) in bounds.items():
                 known = self._ranges.get(terms[k], (0, MOST))
                 self._ranges[terms[k]] = max(known[0], least), min(known[1], most)
@@ -252,6 +262,29 @@ class SymTable:
     def atom_text(self, atom_id: int) -> str:
         atom = self.atoms[atom_id]
         return f"s{atom.a}" if atom.op == "size" else f"{atom.op}({atom.a}, {atom.b})"
+
+
+# Layers of a model ask the same of sizes that are other slots of the tape.
+@functools.lru_cache(maxsize=4096)
+def _choice_and_bounds(
+    function: Callable[..., Choice], constants: tuple[Any, ...], values: tuple[int, ...], free: tuple[int, ...]
+) -> tuple[Choice, dict[int, tuple[int, int]]]:
+    """function(*constants, *values), and the bounds of the values of `free` numbers between which it is the same."""
+    chosen = function(*constants, *values)
+
+    def is_same(changed: dict[int, int]) -> bool:
+        return function(*constants, *(changed.get(k, v) for k, v in enumerate(values))) == chosen
+
+    bounds = {}
+    for k in free:
+        alone = functools.partial(lambda k, v: is_same({k: v}), k)
+        bounds[k] = _least(alone, values[k]), _most(alone, values[k])
+    while len(bounds) > 1 and not all(
+        is_same(dict(zip(bounds, (max(1, v) for v in corner), strict=True)))
+        for corner in itertools.product(*bounds.values())
+    ):
+        bounds = {k: _nearer(least, values[k], most) for k, (least, most) in bounds.items()}
+    return chosen, bounds
 
 
 def _nearer(least: int, value: int, most: int) -> tuple[int, int]:
