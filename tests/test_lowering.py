@@ -11,6 +11,7 @@ import pytest
 import mlxlite.core as mx
 import mlxlite.nn as nn
 from backend_cuda import sdpa
+from backend_cuda.kernels.target import target
 from backend_cuda.lowering.plan import KernelNode, MatmulNode, Plan
 from backend_cuda.lowering.sym import MOST, SymTable
 from mlxlite import _graph
@@ -418,6 +419,20 @@ def test_ranges_of_choices() -> None:
     table = SymTable([6, 50, 1])
     assert table.choose(lambda n: n, of=(table.lift(4),)) == 4 and not table.ranges
     assert table.choose(lambda n: n > 2, of=(table.cdiv(table.size(1), 3),)) and not table.ranges  # no polynomial
+
+
+def test_choices_are_made_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def choice(n: int) -> int:
+        return n // target.multiprocessors
+
+    def chosen() -> int:
+        table = SymTable([1000])
+        return table.choose(choice, of=(table.size(0),))
+
+    monkeypatch.setattr(target, "multiprocessors", 100)
+    assert chosen() == 10
+    monkeypatch.setattr(target, "multiprocessors", 50)
+    assert chosen() == 20
 
 
 def test_steps_of_an_activation_are_computed_again_for_its_gradient(plans: list[Plan]) -> None:

@@ -19,6 +19,11 @@ class Target:
     max_cluster: int = 8
     shared: int = 227 << 10
 
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """All of it: choices are remembered by them."""
+        return self.multiprocessors, self.max_cluster, self.shared
+
     def use(self, multiprocessors: int, compute_capability: tuple[int, int]) -> None:
         """Choose for a device."""
         self.multiprocessors = multiprocessors

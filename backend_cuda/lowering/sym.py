@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, Union
 
+from ..kernels.target import target
+
 Monomial = tuple[int, ...]
 IntLike = Union["Sym", int]
 Choice = TypeVar("Choice")
@@ -242,7 +244,7 @@ class SymTable:
         if key not in self._choices:
             values = tuple(self.value(s) for s in sizes)
             terms = {k: t for k, t in enumerate(map(self._terms, sizes)) if t and values[k] > 0}
-            self._choices[key], bounds = _choice_and_bounds(function, constants, values, tuple(terms))
+            self._choices[key], bounds = _choice_and_bounds(function, constants, values, tuple(terms), target.numbers)
             for k, (least, most) in bounds.items():
                 known = self._ranges.get(terms[k], (0, MOST))
                 self._ranges[terms[k]] = max(known[0], least), min(known[1], most)
@@ -267,9 +269,16 @@ class SymTable:
 # Layers of a model ask the same of sizes that are other slots of the tape.
 @functools.lru_cache(maxsize=4096)
 def _choice_and_bounds(
-    function: Callable[..., Choice], constants: tuple[Any, ...], values: tuple[int, ...], free: tuple[int, ...]
+    function: Callable[..., Choice],
+    constants: tuple[Any, ...],
+    values: tuple[int, ...],
+    free: tuple[int, ...],
+    device: tuple[int, ...],
 ) -> tuple[Choice, dict[int, tuple[int, int]]]:
-    """function(*constants, *values), and the bounds of the values of `free` numbers between which it is the same."""
+    """function(*constants, *values), and the bounds of the values of `free` numbers between which it is the same.
+
+    What functions choose for is `device`, which they look up themselves.
+    """
     chosen = function(*constants, *values)
 
     def is_same(changed: dict[int, int]) -> bool:
