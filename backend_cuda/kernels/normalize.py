@@ -19,8 +19,8 @@ _TOGETHER = 1024  # threads that a multiprocessor is to have registers for: with
 class Variant:
     """Threads that share a row: a power of two; and packs of 16 bytes that each holds in registers.
 
-    A row that is longer is read again for each pass. So that NVRTC does not take too long, a pass over it is no
-    faster than that needs.
+    A row that is longer, or lies elsewhere between boundaries than its result, is read again for each pass. So that
+    NVRTC does not take too long, a pass over it is no faster than that needs.
     """
 
     team: int

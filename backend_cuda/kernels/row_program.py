@@ -289,7 +289,7 @@ class _Generator:
             loop.append("    if (u == kEach && !has_last) break;")
         is_own = "(owned >> u & 1) != 0" if packs is _Packs.SHIFTED else f"{first} < n"
         if packs is _Packs.WHOLE:
-            out += self._load_packs()
+            out += self._load_whole()
         elif packs is _Packs.SHIFTED:
             out += self._place_packs()
 
@@ -305,14 +305,14 @@ class _Generator:
             out.append("}")
             pending.clear()
 
-        in_words = self.in_words if packed else {}
+        taken_out = self.in_words if packed else {}
         to_load = set(self.packed_operands if packs is _Packs.SHIFTED else ())
         for i, instruction in enumerate(self.program):
             if not self.by_row[i]:
                 if instruction[0] == "load" and instruction[1] in to_load:
                     out += self._load_shifted(instruction[1])
                     to_load.remove(instruction[1])
-                if i not in in_words:
+                if i not in taken_out:
                     pending.append(i)
                 continue
             flush()
@@ -326,7 +326,7 @@ class _Generator:
                     "}",
                     *self._merge(k),
                 ]
-                operands = {in_words[r] for r in in_words if r < i < self.last_use.get(r, 0)}
+                operands = {taken_out[r] for r in taken_out if r < i < self.last_use.get(r, 0)}
                 out += self._forget(operands, packs)
             out.append("const " + self.lines[i])
         flush()
@@ -342,7 +342,7 @@ class _Generator:
             out.append("}")
         return out + self._store_by_row()
 
-    def _load_packs(self) -> list[str]:
+    def _load_whole(self) -> list[str]:
         """Statements that load the packs of a row, which are whole."""
         lines = []
         for i in self.packed_operands:
