@@ -96,7 +96,7 @@ class _Describer:
             views,
             tuple(r.described(self.op) for r in reasons),
             separate,
-            sum((self.value(s) + 255) // 256 * 256 for s in self.low.slots),
+            sum((self.value(s.nbytes) + 255) // 256 * 256 for s in self.low.slots if self.output_of(s) is None),
             self.tape.in_cache,
         )
 
@@ -136,17 +136,27 @@ class _Describer:
             else:
                 seen.add(id(view.buffer))
                 yield Buffer(f"out {k}", "output", self.value(view.buffer.nbytes), text)
-        for slot, size in enumerate(self.low.slots):
+        for number, slot in enumerate(self.low.slots):
             writers = [
                 k
                 for k, node in enumerate(self.low.nodes)
-                if any(b.kind == "arena" and b.slot == slot for b in node.writes)
+                if any(b.kind == "arena" and b.slot == number for b in node.writes)
             ]
             text = "written by " + ", ".join(f"node {k}" for k in writers)
-            yield Buffer(f"slot {slot}", "arena", self.value(size), text)
+            output = self.output_of(slot)
+            if output is None:
+                yield Buffer(f"slot {number}", "arena", self.value(slot.nbytes), text)
+            else:
+                yield Buffer(f"slot {number}", "arena", 0, f"in {self.name(output)}, {text}")
         constants = {id(b): b for n in self.low.nodes for b in (*n.reads, *n.writes) if b.kind == "constant"}
         for key, buffer in constants.items():
             yield Buffer(self.names[key], "constant", self.value(buffer.nbytes), "kept with the plan")
+
+    def output_of(self, slot: lowered.Slot) -> lowered.Buffer | None:
+        """The output in whose memory a slot lies, if it fits there."""
+        if slot.output is None or self.value(slot.nbytes) > self.value(slot.output.nbytes):
+            return None
+        return slot.output
 
     def _leaf_strides(self, i: int) -> tuple[int, ...]:
         node = self.tape.nodes[i]

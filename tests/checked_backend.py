@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 import mlxlite.core as mx
-from backend_cuda.lowering import lower
 from mlxlite import _graph
 from mlxlite.backend_cpu.plan import CpuPlan
 from tests import planned_backend
-from tests.plan_simulator import Call, Simulator
+from tests.plan_simulator import Call, Simulator, lower_as_large
 
 ORDERS = 2  # random orders of each plan
 
@@ -25,7 +24,7 @@ class CheckedPlan:
     def __init__(self, tape: Any, checks: list[Any]) -> None:
         self.tape = tape
         self.cpu = CpuPlan(tape)
-        self.plans = [lower(tape, fuse) for fuse in (True, False)]
+        self.plans = [lower_as_large(tape, fuse) for fuse in (True, False)]
         self.checks = checks
 
     def run(self, sizes: list[int], scalars: list[Any], leaves: list[np.ndarray]) -> list[np.ndarray]:

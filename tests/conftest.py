@@ -51,6 +51,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--device gpu: {why_no_gpu()}")
     # Here and not in a fixture: some test modules make arrays when they are imported.
     mx.set_default_device(mx.gpu if device == "gpu" else mx.cpu)
+    if device == "gpu" and not IS_MLX:
+        from backend_cuda.lowering import memory
+
+        memory.LEAST_IN_OUTPUT = 1  # arrays of tests are small
     if device == "plans":
         if IS_MLX:
             raise pytest.UsageError("--device plans: MLX has no plans to simulate")

@@ -10,9 +10,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
+from backend_cuda.lowering import lower, memory
 from backend_cuda.lowering.analysis import ELEMENTWISE, VIEWS
 from backend_cuda.lowering.plan import Buffer, MatmulNode, Plan, View
 from mlxlite._numpy import to_numpy_dtype
@@ -21,6 +23,12 @@ from mlxlite.backend_cpu._rules import RULES
 EPSILON = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "complex64": 2.0**-23, "float64": 2.0**-53}
 TINY = {"float16": 2.0**-23, "bfloat16": 1e-37, "float32": 1e-37, "complex64": 1e-37, "float64": 1e-300}
 LARGEST = {"float16": 6e4, "bfloat16": 3e38, "float32": 3e38, "complex64": 1e19, "float64": 1e308}
+
+
+def lower_as_large(tape: Any, fuse: bool = True) -> Plan:
+    """The plan, with intermediates in the memory of outputs, as it is otherwise where they are large."""
+    with mock.patch.object(memory, "LEAST_IN_OUTPUT", 1):
+        return lower(tape, fuse)
 
 
 @dataclass
@@ -69,18 +77,25 @@ class Simulator:
         self.memory: dict[Any, np.ndarray] = {}
         # Intermediates and outputs begin as garbage, so that reading too early shows.
         generator = np.random.default_rng(seed)
-        for slot, size in enumerate(plan.slots):
-            self.memory["slot", slot] = generator.integers(0, 256, self.value(size), np.uint8)
         self.generator = generator
         self.leaves = [np.array(leaf).reshape(-1).view(np.uint8).copy() for leaf in leaves]
 
     def _bytes(self, buffer: Buffer) -> np.ndarray:
         if buffer.kind == "leaf":
             return self.leaves[buffer.leaf]
-        key = ("slot", buffer.slot) if buffer.kind == "arena" else id(buffer)
+        key, nbytes = self._memory_of(buffer)
         if key not in self.memory:
-            self.memory[key] = self.generator.integers(0, 256, self.value(buffer.nbytes), np.uint8)
+            self.memory[key] = self.generator.integers(0, 256, nbytes, np.uint8)
         return self.memory[key]
+
+    def _memory_of(self, buffer: Buffer) -> tuple[Any, int]:
+        """What stands for the memory of a buffer, and its bytes."""
+        if buffer.kind != "arena":
+            return id(buffer), self.value(buffer.nbytes)
+        slot = self.plan.slots[buffer.slot]
+        if slot.output is not None and self.value(slot.nbytes) <= self.value(slot.output.nbytes):
+            return self._memory_of(slot.output)
+        return ("slot", buffer.slot), self.value(slot.nbytes)
 
     def array(self, view: View, writeable: bool = False) -> np.ndarray:
         """The view as NumPy sees it; an offset or stride outside the buffer raises."""

@@ -13,12 +13,11 @@ import numpy as np
 
 import mlxlite.core as mx
 from backend_cuda.kernels.ops import NEEDS_ROUNDED
-from backend_cuda.lowering import lower
 from backend_cuda.lowering.analysis import VIEWS
 from backend_cuda.lowering.plan import MatmulNode
 from mlxlite import _graph
 from mlxlite.backend_cpu._rules import RULES
-from tests.plan_simulator import Call, NodeSeen, Simulator
+from tests.plan_simulator import Call, NodeSeen, Simulator, lower_as_large
 
 active = False
 NARROW = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
@@ -82,7 +81,7 @@ class PlannedPlan:
 
     def __init__(self, tape: Any) -> None:
         self.tape = tape
-        self.plan = lower(tape)
+        self.plan = lower_as_large(tape)
 
     def run(self, sizes: list[int], scalars: list[Any], leaves: list[np.ndarray]) -> list[np.ndarray]:
         tape = self.tape

@@ -202,6 +202,16 @@ def test_slots_are_shared_over_time() -> None:
     assert slots[0].content == "written by node 0, node 2"
 
 
+def test_what_is_done_with_in_time_lies_in_a_result() -> None:
+    a = leaf(1024, 512)
+    for _ in range(4):
+        a = mx.softmax(a, axis=-1)
+    plan = gpu_plan(a)
+    slots = [b for b in plan.buffers if b.kind == "arena"]
+    assert [s.content for s in slots] == ["written by node 0, node 2", "in out 0, written by node 1"]
+    assert [s.nbytes for s in slots] == [plan.arena_bytes, 0] and plan.arena_bytes == 1024 * 512 * FLOAT
+
+
 def test_views_are_listed_apart() -> None:
     a = leaf(4, 6)
     plan = gpu_plan(mx.exp(a.T.reshape(3, 8)[1:]))

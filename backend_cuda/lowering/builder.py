@@ -81,8 +81,8 @@ class Builder:
         for view in outputs:
             if view.buffer.kind == "arena":
                 view.buffer.kind = "output"
-        slots = memory.assign_slots(self.nodes, set(), self.table)
-        edges = memory.edges_of(self.nodes)
+        slots = memory.assign_slots(self.nodes, self.table)
+        edges = memory.edges_of(self.nodes, slots)
         return Plan(self.table, self.tape.n_sizes, self.tape.n_scalars, self.nodes, edges, outputs, slots)
 
     def _regroup(self, units: list[Unit], unit_of: dict[int, int]) -> None:

@@ -39,6 +39,15 @@ class Buffer:
 
 
 @dataclass(frozen=True, eq=False)
+class Slot:
+    """Memory of `nbytes` for "arena" buffers: in the arena, or in that of an output, where it fits there, which is
+    written when they are done with."""
+
+    nbytes: Sym
+    output: Buffer | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class View:
     """Elements in memory: `offset` and `strides` in elements."""
 
@@ -118,8 +127,8 @@ class LibraryNode(Node):
 
 @dataclass(eq=False)
 class Plan:
-    """All of it. `outputs` has a view for each of the tape's outputs; `slots` the sizes of the arena's parts; `table`
-    the ranges of sizes that it is made for."""
+    """All of it. `outputs` has a view for each of the tape's outputs; `slots` is by number; `table` has the ranges of
+    sizes that it is made for."""
 
     table: SymTable
     n_sizes: int
@@ -127,7 +136,7 @@ class Plan:
     nodes: list[Node]
     edges: list[tuple[int, int]]
     outputs: list[View]
-    slots: list[Sym]
+    slots: list[Slot]
 
 
 FunctionOf = Callable[[list[KernelSource]], dict[str, Any]]
@@ -158,7 +167,10 @@ def assemble(
                 case "leaf":
                     buffers.append(("leaf", buffer.leaf))
                 case "arena":
-                    buffers.append(("arena", reg(plan.slots[buffer.slot])))
+                    slot = plan.slots[buffer.slot]
+                    buffers.append(("arena", reg(slot.nbytes)))
+                    if slot.output is not None:
+                        buffers[numbers[key]] += (number(slot.output),)
                 case "output":
                     buffers.append(("output", reg(buffer.nbytes)))
                 case "constant":

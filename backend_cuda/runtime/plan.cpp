@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::size_t kHistory = 16;
 constexpr std::size_t kSlotAlignment = 256;
+constexpr std::size_t kInOutput = ~std::size_t{0};
 
 std::int64_t floor_div(std::int64_t a, std::int64_t b) {
     if (b == 0) throw std::invalid_argument("Plan: the size program divides by zero");
@@ -87,9 +88,11 @@ void Plan::evaluate_registers(const std::int64_t* sizes) {
     }
     arena_bytes_ = 0;
     for (std::size_t i = 0; i < spec_.buffers.size(); ++i)
-        if (spec_.buffers[i].kind == BufferSpec::Kind::arena) {
+        if (const BufferSpec& buffer = spec_.buffers[i]; buffer.kind == BufferSpec::Kind::arena) {
+            std::size_t slot = byte_count(registers_[buffer.index]);
+            arena_offsets_[i] = kInOutput;
+            if (buffer.output != kNone && slot <= byte_count(registers_[spec_.buffers[buffer.output].index])) continue;
             arena_offsets_[i] = arena_bytes_;
-            std::size_t slot = byte_count(registers_[spec_.buffers[i].index]);
             arena_bytes_ += (slot + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
         }
     evaluated_ = true;
@@ -148,7 +151,8 @@ void Plan::launch(LaunchRequest& request) {
     }
     CUdeviceptr base = arena_bytes_ ? arena(arena_bytes_) : 0;
     for (std::size_t i = 0; i < spec_.buffers.size(); ++i)
-        if (spec_.buffers[i].kind == BufferSpec::Kind::arena) bases_[i] = base + arena_offsets_[i];
+        if (const BufferSpec& buffer = spec_.buffers[i]; buffer.kind == BufferSpec::Kind::arena)
+            bases_[i] = arena_offsets_[i] == kInOutput ? bases_[buffer.output] : base + arena_offsets_[i];
 
     if (!spec_.nodes.empty()) {
         compute_signature(request);

@@ -23,6 +23,8 @@
 
 namespace mlxlite::cuda {
 
+inline constexpr std::uint32_t kNone = UINT32_MAX;
+
 enum class SizeOp : std::uint8_t { constant, add, sub, mul, cdiv, div, mod, max, min };
 struct SizeStep {
     SizeOp op;
@@ -32,6 +34,8 @@ struct SizeStep {
 struct BufferSpec {
     enum class Kind : std::uint8_t { leaf, arena, output, constant } kind;
     std::uint32_t index;  // leaf index, size register, or index of the constant
+    // Of the arena's: the output in whose memory it lies where it fits there, or kNone.
+    std::uint32_t output = kNone;
 };
 
 struct Place {
@@ -57,8 +61,6 @@ struct KernelWork {
     std::shared_ptr<Function> from_memory;
     CUdeviceptr arguments_address = 0;
 };
-
-inline constexpr std::uint32_t kNone = UINT32_MAX;
 
 struct MatmulWork {
     Place a, b, c, d;  // c.buffer may be kNone
@@ -206,8 +208,8 @@ class Plan {
     std::size_t block_words_ = 0;
 
     bool evaluated_ = false;
-    std::vector<std::int64_t> registers_;  // the first n_sizes are the sizes of the last call
-    std::vector<std::size_t> arena_offsets_;
+    std::vector<std::int64_t> registers_;     // the first n_sizes are the sizes of the last call
+    std::vector<std::size_t> arena_offsets_;  // kInOutput for what lies in an output
     std::size_t arena_bytes_ = 0;
 
     // Of the call in progress.

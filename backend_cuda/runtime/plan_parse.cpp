@@ -47,6 +47,7 @@ class Parser {
                 spec_.buffers.push_back({Kind::leaf, nb::cast<std::uint32_t>(entry[1])});
             } else if (name == "arena") {
                 spec_.buffers.push_back({Kind::arena, reg(entry[1])});
+                if (nb::len(entry) > 2) spec_.buffers.back().output = nb::cast<std::uint32_t>(entry[2]);
             } else if (name == "output") {
                 spec_.buffers.push_back({Kind::output, reg(entry[1])});
             } else if (name == "constant") {
@@ -56,6 +57,12 @@ class Parser {
             } else {
                 throw std::invalid_argument("Plan: no kind of buffer is called " + name);
             }
+        }
+        for (const BufferSpec& buffer : spec_.buffers) {
+            if (buffer.output == kNone) continue;
+            check(buffer.output, spec_.buffers.size(), "buffer");
+            if (spec_.buffers[buffer.output].kind != Kind::output)
+                throw std::invalid_argument("Plan: a slot of the arena lies in an output or nowhere else");
         }
     }
 

@@ -276,10 +276,13 @@ def test_executables_are_bounded_and_right_when_addresses_never_settle(cycle, ex
     assert plan.n_executables == executables  # a cycle longer than the history is not worth more than one
 
 
-def fill_chain():
-    """Two independent fills with a scalar each, then their sum; the fills go to the arena."""
-    program = [("const", 1, 0), ("const", 0, 0), ("const", 4, 0), ("mul", 0, 3)]
-    buffers = [("arena", 4), ("arena", 4), ("output", 4)]
+def fill_chain(*in_output):
+    """Two independent fills with a scalar each, then their sum; the fills go to the arena.
+
+    `in_output`: the register of bytes, and the number of the output, of the second fill's slot; 5 are of twice the sum.
+    """
+    program = [("const", 1, 0), ("const", 0, 0), ("const", 4, 0), ("mul", 0, 3), ("add", 4, 4)]
+    buffers = [("arena", 4), ("arena", *(in_output or [4])), ("output", 4)]
     nodes = [
         kernel(ADD, [("ptr", 2, 2), ("ptr", 0, 2), ("ptr", 1, 2), ("i64", 0)], "add", {"pdl": True}),
         kernel(FILL, [("ptr", 0, 2), ("i64", 0), ("f32", 0)], "x"),
@@ -299,6 +302,17 @@ def test_only_the_node_whose_scalar_changed_is_patched():
         assert gained["nodes_patched"] == 1 and "execs_built" not in gained
         np.testing.assert_array_equal(out.numpy(count=6), np.full(6, 1 + value))
         del out
+
+
+@pytest.mark.parametrize(("register", "arena_bytes"), [(4, 256), (5, 512)])
+def test_a_slot_lies_in_an_output_if_it_fits(register, arena_bytes):
+    plan = fill_chain(register, 2)
+    (out,) = launch(plan, [6], [1.0, 2.0])
+    np.testing.assert_array_equal(out.numpy(count=6), np.full(6, 3))
+    assert plan.arena_bytes == arena_bytes
+    (other,) = launch(plan, [6], [1.0, 5.0])  # in other memory, since the first result is still there
+    np.testing.assert_array_equal(other.numpy(count=6), np.full(6, 6))
+    np.testing.assert_array_equal(out.numpy(count=6), np.full(6, 3))
 
 
 def test_new_sizes_patch_and_reevaluate_registers():
@@ -613,6 +627,8 @@ def test_every_field_of_a_bytes_key_matters():
         (ValueError, "no kind of node", (0, 0, [], [], [("memset",)], [], [])),
         (IndexError, "no node 3", (0, 0, [], [], [], [(3, 0)], [])),
         (ValueError, "arena", (1, 0, [], [("arena", 0)], [], [], [(0, 0, [])])),
+        (ValueError, "lies in an output", (1, 0, [], [("arena", 0, 1), ("leaf", 0)], [], [], [])),
+        (IndexError, "no buffer 1", (1, 0, [], [("arena", 0, 1)], [], [], [])),
         (ValueError, "cycle", (3, 0, [], [], [kernel(FILL, []), kernel(FILL, [])], [(0, 1), (1, 0)], [])),
         (ValueError, "table of no words", (3, 0, [], [], [kernel(FILL, [("table", [])])], [], [])),
         (ValueError, "4104 bytes", (3, 0, [], [], [kernel(FILL, [("i64", 0), ("table", [("i64", 0)] * 512)])], [], [])),
