@@ -29,11 +29,13 @@ from .codegen import (
 )
 from .kernel import KernelSource, Launch, Size
 from .ops import ITEMSIZE, compute, storage
+from .target import target
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 MAX_PARTS = 4
 # Warps that have the memory of an H100 busy.
 _BUSY_WARPS = 132 * 16
+_STAGES_TO_KEEP = 6  # with fewer loads in flight a block is too slow to be worth having room
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ def choose_variant(dtype: str, rows: int, norm: bool, columns: int, k: int) -> V
 
     >>> choose_variant("bfloat16", 1, False, 576, 576)
     Variant(team=64, stages=3, threads=128)
+    >>> choose_variant("bfloat16", 1, False, 2048, 8192)
+    Variant(team=64, stages=6, threads=128)
     """
     chunks = max(1, -(-k * ITEMSIZE[dtype] // 16))
     items = max(1, columns // rows)
@@ -113,10 +117,15 @@ def choose_variant(dtype: str, rows: int, norm: bool, columns: int, k: int) -> V
     threads = max(128, team)
     # All loads of a short row at once; at most 32 KiB a block, of which seven fit on a multiprocessor. Where there are
     # blocks for several rounds, more of them beside one another do better than more loads in each.
-    most = (32 << 10) // Variant(team, 1, threads).shared_bytes(rows + 1 + norm)
+    slots = rows + 1 + norm
+    most = (32 << 10) // Variant(team, 1, threads).shared_bytes(slots)
     if items * team > 32 * 2 * _BUSY_WARPS:
         most = min(most, 4)
-    return Variant(team, max(2, min(8, most, -(-chunks // team) + 1)), threads)
+    stages = max(2, min(8, most, -(-chunks // team) + 1))
+    # The last blocks would run alone if there were no room for them beside the others.
+    fewer = [Variant(team, s, threads) for s in range(stages, min(stages, _STAGES_TO_KEEP) - 1, -1)]
+    blocks = -(-items * team // threads)
+    return next((v for v in fewer if target.places(v.shared_bytes(slots)) >= blocks), fewer[0])
 
 
 def generate(dtype: str, parts: Sequence[Part], norm: bool = False, variant: Variant | None = None) -> KernelSource:

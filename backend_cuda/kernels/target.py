@@ -24,6 +24,11 @@ class Target:
         """All of it: choices are remembered by them."""
         return self.multiprocessors, self.max_cluster, self.shared
 
+    def places(self, shared_bytes: int) -> int:
+        """Blocks of so much shared memory that the device runs side by side, if nothing else keeps them apart."""
+        # CUDA C++ Programming Guide: a multiprocessor has 1 KiB more than a block may ask for, which each block takes.
+        return self.multiprocessors * ((self.shared + 1024) // (shared_bytes + 1024))
+
     def use(self, multiprocessors: int, compute_capability: tuple[int, int]) -> None:
         """Choose for a device."""
         self.multiprocessors = multiprocessors
