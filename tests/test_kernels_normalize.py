@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from backend_cuda.kernels.normalize import (
+    MAX_PACKS,
+    MAX_TEAM,
     Variant,
     choose_variant,
     generate_layer_norm,
@@ -26,6 +28,7 @@ SHAPES = {
     Variant(4, 1): [(1, 1), (70, 8), (3, 130), (5, 37), (70, 31), (70, 15)],
     Variant(8, 4): [(70, 64), (5, 37), (2, 304), (35, 255), (35, 127), (35, 64)],
     Variant(32, 3): [(9, 192), (3, 333), (2, 768), (2, 2049)],
+    Variant(16, 5): [(35, 320), (3, 640), (5, 577), (2, 635), (2, 1300)],
     Variant(64, 4): [(1, 1), (3, 1000), (2, 1030), (2, 2056)],
     Variant(256, 2): [(2, 576), (2, 2001), (1, 4105)],
     Variant(512, 4): [(1, 3), (2, 4096), (1, 16401)],
@@ -131,7 +134,7 @@ def test_the_chosen_variant_holds_rows_as_long_as_can_be(dtype):
     width = 16 // numpy_dtype(dtype).itemsize
     for rows, n in itertools.product((1, 300, 5000), (1, 7, 96, 100, 1000, 1024, 5000, 100_000)):
         variant = choose_variant(dtype, rows, n)
-        assert variant.team * variant.packs * width >= n or variant == Variant(512, 4)
+        assert variant.team * variant.packs * width >= n or variant == Variant(MAX_TEAM, MAX_PACKS)
 
 
 def test_other_dtypes_are_refused():

@@ -7,7 +7,7 @@
 template <class T, int kTeam>
 struct ReadRow {
     static constexpr int kWidth = 16 / sizeof(T), kPacks = 0, kAhead = 2;
-    static constexpr bool kHoldsVectors = false;
+    static constexpr bool kHoldsVectors = false, kKeepsChanges = false;
     using C = compute_t<T>;
 
     struct Place {
@@ -86,7 +86,8 @@ struct ReadRow {
 template <class T, int kTeam, int kWholePacks, bool kChanges, bool kShifted>
 struct HeldRow {
     static constexpr int kWidth = 16 / sizeof(T), kPacks = kWholePacks + kShifted;
-    static constexpr bool kHoldsVectors = !kShifted;  // there are too few registers for what is not of whole packs
+    // There are too few registers for more, and for what is not of whole packs.
+    static constexpr bool kHoldsVectors = !kShifted && kWholePacks <= 4, kKeepsChanges = kChanges;
     using C = compute_t<T>;
 
     using Words = Pack<u32, 4>;

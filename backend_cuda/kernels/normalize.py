@@ -10,7 +10,8 @@ from .kernel import KernelSource, Launch
 from .ops import FLOATS, INEXACT, ITEMSIZE, compute, storage
 
 MAX_TEAM = 512
-MAX_PACKS = 4  # of 16 bytes: 64 bytes of each array a thread, so that half of a multiprocessor's threads fill its share
+MAX_PACKS = 5  # of 16 bytes of a row, so that half of a multiprocessor's threads fill its registers
+VECTOR_PACKS = 4  # up to which there are registers for packs of vectors along the row, too
 
 _TOGETHER = 1024  # threads that a multiprocessor is to have registers for: with fewer, its memory waits for them
 
@@ -76,7 +77,7 @@ def generate_softmax(dtype: str, variant: Variant) -> KernelSource:
         "total = R::template merge<Sum<C>>(total);",
         "if (!has_row) return;",
         f"const C scale = {one} / total;",
-        "constexpr bool done = R::kPacks > 0;",
+        "constexpr bool done = R::kKeepsChanges;",
         "row.write(out, [&](typename R::Place, int) {",
         f"    return [&](C x, int) {{ return (done ? x : {exp}(x - greatest)) * scale; }};",
         "});",
@@ -203,8 +204,10 @@ def _kernel(
         params.add(("scalar", 0, wide), f"{wide} eps")
     out, kinds = storage(out_dtype), [storage(v) for v in vectors]
     companions = list(zip(names or ["w"], kinds, strict=bool(names)))
-    held = f"HeldRow<{storage(dtype)}, {team}, {packs}, {str(changes).lower()}"
-    whole, shifted = f"{held}, false>", f"{held}, true>"
+    held = f"HeldRow<{storage(dtype)}, {team}, {packs}"
+    # Six packs of floats and the words that they were are too much.
+    keeps = changes and (packs < MAX_PACKS or ITEMSIZE[dtype] > 2)
+    whole, shifted = f"{held}, {str(changes).lower()}, false>", f"{held}, {str(keeps).lower()}, true>"
     aligned = ["are_aligned<kWidth>(p0, t0_0)", "is_aligned<kWidth>(q0)"]
     aligned += [f"is_aligned<kWidth>(p{i})" for i in range(1, len(vectors) + 1)]
 
@@ -241,15 +244,15 @@ def _kernel(
     name = "_".join([label, dtype, *vectors, f"{team}x{packs}"])
     launch = Launch((threads, 1, 1), (grid, 1, 1))
     # Vectors wider than the row need more registers than so many threads can have.
-    kept = packs * (1 + sum(ITEMSIZE[v] for v in vectors) / ITEMSIZE[dtype])
-    together = _TOGETHER if kept <= 3 * MAX_PACKS else _TOGETHER * 3 // 4
+    kept = packs * (1 + (packs <= VECTOR_PACKS) * sum(ITEMSIZE[v] for v in vectors) / ITEMSIZE[dtype])
+    together = _TOGETHER if kept <= 3 * VECTOR_PACKS else _TOGETHER * 3 // 4
     return define(name, "normalize.cuh", params, text, launch, together=max(1, together // threads))
 
 
 def catalogue(full: bool) -> Iterator[KernelSource]:
     """Each function in each variant, in one dtype (`full`: in all), with weights of its own dtype and of float32."""
     floats = ("bfloat16", "float16", "float32", "float64")
-    variants = [Variant(4, 4), Variant(32, 3), Variant(64, 4), Variant(512, 4), Variant(8, 1), Variant(256, 1)]
+    variants = [Variant(4, 4), Variant(32, 3), Variant(64, 4), Variant(16, 5), Variant(8, 1), Variant(256, 1)]
     for k, variant in enumerate(variants):
         for dtype in (*floats, "complex64") if full else [(*floats, "complex64")[k % 5]]:
             yield generate_softmax(dtype, variant)
