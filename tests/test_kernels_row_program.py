@@ -129,7 +129,7 @@ def test_variants():
 
 
 def test_registers_that_a_program_holds():
-    """What a reduction separates from its use, packs that are not used yet, and what is written together."""
+    """What a reduction separates from its use, and packs that are not used yet unless caches have them."""
     h, f = "bfloat16", "float32"
     softmax, _ = _softmax(f)
     assert registers_held(softmax, [Operand(f, (None, 1))], [5]) == Held(1, 1)
@@ -137,10 +137,18 @@ def test_registers_that_a_program_holds():
     scaled = [("op", "multiply", (), (1, 2), (f, f), f), ("load", 1), ("op", "multiply", (), (3, 4), (f, h), f)]
     program = [("load", 0), widened, ("value", 0, f), *scaled]
     operands = [Operand(h, rows), Operand(h, (0, 1))]
-    assert registers_held(program, operands, [5]) == Held(1, 1.5)
-    assert registers_held(program, operands, [0, 1, 3, 5]) == Held(2.5, 4)
+    assert registers_held(program, operands, [5]) == Held(0.5, 1.5)
+    assert registers_held(program, [operands[0], operands[0]], [5]) == Held(1, 1.5)
+    assert registers_held(program, operands, [0, 1, 3, 5]) == Held(0.5, 2.5)
     by_row = [operands[0], Operand(h, (None, 0))]
-    assert registers_held(program, by_row, [5]) == Held(1, 1)
+    assert registers_held(program, by_row, [5]) == Held(0.5, 1)
+    centred = [*program[:3], ("op", "subtract", (), (1, 2), (f, f), f), ("value", 1, f)]
+    divided = ("op", "divide", (), (3, 4), (f, f), f)
+    assert registers_held([*centred, divided], operands, [5]) == Held(0.5, 1)  # made again of x
+    exp = ("op", "exp", (), (3,), (f,), f)
+    assert registers_held([*centred[:4], exp, centred[4], divided], operands, [6]) == Held(1.5, 2)
+    kept = ("op", "divide", (), (4, 5), (f, f), f)
+    assert registers_held([*centred[:4], exp, centred[4], kept], operands, [6]) == Held(1, 1)
 
 
 def test_what_makes_no_sense_is_refused():
@@ -209,3 +217,59 @@ def test_rows_of_packs(dtypes, shape, misalign, rows, padding):
     for a, dtype in zip(found, (wide, second), strict=True):
         scale = np.abs(expected).max()
         np.testing.assert_allclose(a.astype(np.float64), expected, rtol=0, atol=8 * TOLERANCE[dtype] * scale)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "variant"),
+    [
+        ("bfloat16", (5, 304), Variant(8, 40)),  # five packs: vectors are loaded late
+        ("bfloat16", (3, 2, 317), Variant(8, 40)),  # and are not of whole packs
+        ("float16", (6, 64), Variant(8, 8)),  # there are registers for vectors, too
+        ("float32", (5, 80), Variant(4, 20)),
+        ("float32", (5, 77), Variant(4, 20)),
+        ("float64", (4, 37), Variant(4, 10)),
+    ],
+)
+@pytest.mark.parametrize("misalign", [0, 1])
+def test_layer_norm_written_out(dtype, shape, variant, misalign):
+    """(x - mean) / deviation * w + b; the deviation, and x - mean apart, in every other place."""
+    rng = np.random.default_rng(4)
+    x, w, b = (rng.normal(size=s).astype(numpy_dtype(dtype)) for s in (shape, shape[-1:], shape[-1:]))
+    pair = (dtype, dtype)
+    program = [
+        ("load", 0),
+        ("value", 0, dtype),
+        ("scalar", 0, dtype),
+        ("op", "multiply", (), (1, 2), pair, dtype),
+        ("op", "subtract", (), (0, 3), pair, dtype),
+        ("op", "multiply", (), (4, 4), pair, dtype),
+        ("value", 1, dtype),
+        ("op", "multiply", (), (6, 2), pair, dtype),
+        ("op", "rsqrt", (), (7,), (dtype,), dtype),
+        ("op", "multiply", (), (4, 8), pair, dtype),
+        ("load", 1),
+        ("op", "multiply", (), (9, 10), pair, dtype),
+        ("load", 2),
+        ("op", "add", (), (11, 12), pair, dtype),
+    ]
+    n = len(shape)
+    rows, vector = (*(None,) * (n - 1), 1), (*(0,) * (n - 1), 1)
+    operands = [Operand(dtype, rows), Operand(dtype, vector), Operand(dtype, vector)]
+    apart = Output(4, dtype, (None,) * n)
+    outputs = [Output(13, dtype, rows), Output(8, dtype, (*(None,) * (n - 1), 0)), apart]
+    kernel = generate(program, [Reduction("sum", 0), Reduction("sum", 5)], operands, outputs, n, variant)
+    strides = np.cumprod([1, *shape[:0:-1]])[::-1]
+    found, inverse, centred = emulator.run(
+        kernel, shape, [x, np.broadcast_to(w, shape), np.broadcast_to(b, shape)],
+        [(shape, x.dtype), (shape[:-1], x.dtype), ((*shape[:-1], 2 * shape[-1]), x.dtype)],
+        scalars={0: 1 / shape[-1]}, misalign=misalign,
+        out_strides={1: [*np.cumprod([1, *shape[:-1][:0:-1]])[::-1].tolist(), 0], 2: (2 * strides).tolist()},
+    )  # fmt: skip
+    exact = x.astype(np.float64)
+    c = exact - exact.mean(-1, keepdims=True)
+    scale = 1 / np.sqrt((c * c).mean(-1))
+    tolerance = 4 * TOLERANCE[dtype]
+    wanted = c * scale[..., None] * w.astype(np.float64) + b.astype(np.float64)
+    np.testing.assert_allclose(found.astype(np.float64), wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+    np.testing.assert_allclose(inverse.astype(np.float64), scale, rtol=tolerance)
+    np.testing.assert_allclose(centred[..., ::2].astype(np.float64), c, rtol=0, atol=tolerance * np.abs(c).max())

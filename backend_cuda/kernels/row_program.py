@@ -17,17 +17,27 @@ from dataclasses import dataclass
 from .codegen import Instruction, Operand, Output, Params, decompose, define, describe, emit, register_dtypes
 from .kernel import KernelSource, Launch, Size, product
 from .ops import FLOATS, ITEMSIZE, compute, storage
-from .row_registers import Held, in_words, is_by_row, last_uses, pack_width, registers_held, stride_along
+from .row_registers import (
+    Held,
+    after_reductions,
+    in_words,
+    is_by_row,
+    last_uses,
+    late_vectors,
+    pack_width,
+    registers_held,
+    stride_along,
+)
 
 OPS = {"sum": "Sum", "prod": "Prod", "max": "Max", "min": "Min", "logsumexp": "LogSumExp"}
 MAX_LENGTH = 8192  # of a row in registers
 _TEAMS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
-_MAX_PACKS = 4  # of a row that a thread holds
+_MAX_PACKS = 5  # of a row that a thread holds
 _LEAST_EACH = 8  # elements that a thread may hold, however few a pack has
 # Of a multiprocessor that are to run together: with fewer, its memory waits for them. Each has 64 registers then, of
-# which a row may have 40.
+# which a row may have 40, and 32 together with vectors that need not be held.
 _TOGETHER = 1024
-_REGISTERS = 40
+_REGISTERS, _REGISTERS_WITH_VECTORS = 40, 32
 _MANY_ROWS = 2048  # that keep a multiprocessor's memory busy however few threads share a row
 _PREFIX = "reg_"
 
@@ -160,6 +170,9 @@ class _Generator:
         self.packed_operands = [i for i, o in enumerate(operands) if stride_along(o.access) == 1]
         self.packed_outputs = [j for j, o in enumerate(outputs) if stride_along(o.access) == 1]
         self.width = math.gcd(variant.each, pack_width(operands, outputs))
+        self.held = registers_held(program, operands, [o.register for o in outputs])
+        self.last_part = after_reductions(program)
+        self.late = self._late()
         self.lines = [
             re.sub(r"^const ", "", line)
             for line in emit(program, operands, self._load, lambda axis: "", value=self._totals(), prefix=_PREFIX)
@@ -181,6 +194,12 @@ class _Generator:
                 raise ValueError("an output has one element a row, and its register has not")
             if self.dtypes[output.register] != output.dtype:
                 raise ValueError(f"register {output.register} is {self.dtypes[output.register]}, not {output.dtype}")
+
+    def _late(self) -> set[int]:
+        """The vectors for which there are too few registers while the row is held."""
+        vectors = late_vectors(self.program, self.operands)
+        words = sum(ITEMSIZE[self.operands[i].dtype] / 4 for i in vectors)
+        return set(vectors) if self.variant.each * (self.held.in_packs + words) > _REGISTERS_WITH_VECTORS else set()
 
     def _totals(self) -> list[str]:
         return [f"total_{k}" for k in range(len(self.reductions))]
@@ -234,8 +253,7 @@ class _Generator:
             body += self._held_rows(_Packs.NONE)
         label = "rows_" + describe(self.program)
         launch = Launch((threads, 1, 1), (("cdiv", rows, per_block), 1, 1))
-        held = registers_held(self.program, self.operands, [o.register for o in self.outputs])
-        together = max(1, _TOGETHER // threads) if each * held.in_packs <= _REGISTERS else 1
+        together = max(1, _TOGETHER // threads) if each * self.held.in_packs <= _REGISTERS else 1
         return define(label, "row_program.cuh", params, body, launch, together=together)
 
     def _offset(self, access: object, prefix: str) -> str:
@@ -271,23 +289,15 @@ class _Generator:
         return found
 
     def _held_rows(self, packs: _Packs) -> list[str]:
-        """A row in registers: element-level registers are arrays."""
+        """A row in registers: element-level registers are arrays, until all reductions are done."""
         out: list[str] = []
         pending: list[int] = []
         packed = packs is not _Packs.NONE
-        # The start of element u, or of its pack; whether it is of the row: where the length is of whole packs, its pack
-        # says that.
-        first = {
-            _Packs.NONE: "u * kTeam + member",
-            _Packs.WHOLE: "(u / kWidth * kTeam + member) * kWidth",
-            _Packs.SHIFTED: "(u / kWidth * kTeam + member) * kWidth - before",
-        }[packs]
-        place = f"{first} + u % kWidth" if packed else first
         each = "kEach + kWidth" if packs is _Packs.SHIFTED else "kEach"
+        first, is_own = self._place(packs)
         loop = ["#pragma unroll", f"for (int u = 0; u < {each}; ++u) {{"]
         if packs is _Packs.SHIFTED:
             loop.append("    if (u == kEach && !has_last) break;")
-        is_own = "(owned >> u & 1) != 0" if packs is _Packs.SHIFTED else f"{first} < n"
         if packs is _Packs.WHOLE:
             out += self._load_whole()
         elif packs is _Packs.SHIFTED:
@@ -299,19 +309,19 @@ class _Generator:
             for i in pending:
                 out.append(f"{compute(self.dtypes[i])} {_PREFIX}{i}[{each}];")
             out.extend(loop)
-            out.append(f"    const int at = {place};")
+            out.append(f"    const int at = {first};")
             out.append(f"    const bool own = {is_own};")
             out.extend(f"    {_PREFIX}{i}[u] = {self._expression(i, packed)};" for i in pending)
             out.append("}")
             pending.clear()
 
         taken_out = self.in_words if packed else {}
-        to_load = set(self.packed_operands if packs is _Packs.SHIFTED else ())
-        for i, instruction in enumerate(self.program):
+        late = set(self.packed_operands) if packs is _Packs.SHIFTED else set(self.late)
+        for i, instruction in enumerate(self.program[: self.last_part]):
             if not self.by_row[i]:
-                if instruction[0] == "load" and instruction[1] in to_load:
+                if instruction[0] == "load" and instruction[1] in late and packed:
                     out += self._load_shifted(instruction[1])
-                    to_load.remove(instruction[1])
+                    late.remove(instruction[1])
                 if i not in taken_out:
                     pending.append(i)
                 continue
@@ -329,28 +339,65 @@ class _Generator:
                 operands = {taken_out[r] for r in taken_out if r < i < self.last_use.get(r, 0)}
                 out += self._forget(operands, packs)
             out.append("const " + self.lines[i])
-        flush()
-        out.append("if (!has_row) return;")
+        out += ["const " + line for i, line in enumerate(self.lines) if i >= self.last_part and self.by_row[i]]
+        return [*out, "if (!has_row) return;", *self._write_rows(packs, late), *self._store_by_row()]
+
+    def _place(self, packs: _Packs) -> tuple[str, str]:
+        """Where element u is in the row, and whether it is of it: of whole packs, the pack says that."""
+        match packs:
+            case _Packs.NONE:
+                return "u * kTeam + member", "u * kTeam + member < n"
+            case _Packs.WHOLE:
+                pack = "(u / kWidth * kTeam + member) * kWidth"
+                return f"{pack} + u % kWidth", f"{pack} < n"
+            case _Packs.SHIFTED:
+                return "(u / kWidth * kTeam + member) * kWidth - before + u % kWidth", "(owned >> u & 1) != 0"
+
+    def _write_rows(self, packs: _Packs, late: Collection[int]) -> list[str]:
+        """Statements that make and write what follows from the last reduction, element by element or pack by pack.
+
+        `late` are the operands that are loaded only now.
+        """
         stored = [j for j, output in enumerate(self.outputs) if stride_along(output.access) != 0]
-        if packed:
-            out += self._store_packs(packs)
-            stored = [j for j in stored if j not in self.packed_outputs]
-        if stored:
-            out += [*loop, f"    const int at = {place};"]
-            own = is_own if packs is _Packs.SHIFTED else "at < n"
-            out += [f"    if ({own}) {self._of_element(self._store(j), packed)}" for j in stored]
-            out.append("}")
-        return out + self._store_by_row()
+        if not stored:
+            return []
+        packed = packs is not _Packs.NONE
+        made = [i for i in range(self.last_part, len(self.program)) if not self.by_row[i]]
+        made = [i for i in made if not packed or i not in self.in_words]
+        place, is_own = self._place(packs)
+        lines = [f"const int at = {place};", f"const bool own = {is_own};"]
+        lines += [f"const {compute(self.dtypes[i])} {_PREFIX}{i} = {self._expression(i, packed, late)};" for i in made]
+        apart = [j for j in stored if not packed or j not in self.packed_outputs]
+        lines += [f"if (own) {self._of_element(self._store(j), packed, late)}" for j in apart]
+        if not packed:
+            return ["#pragma unroll", "for (int u = 0; u < kEach; ++u) {", *_indent(lines), "}"]
+        lines += [
+            f"made_{j}[w] = {self._of_element(f'{_PREFIX}{self.outputs[j].register}', packed, late)};"
+            for j in self.packed_outputs
+        ]
+        shift = " - before" if packs is _Packs.SHIFTED else ""
+        pack = [f"const int first = (v * kTeam + member) * kWidth{shift};", "if (first >= n) continue;"]
+        for i in sorted(late):
+            pack += self._load_late(i, packs)
+        pack += [f"compute_t<{storage(self.outputs[j].dtype)}> made_{j}[kWidth];" for j in self.packed_outputs]
+        pack += ["#pragma unroll", "for (int w = 0; w < kWidth; ++w) {", "    const int u = v * kWidth + w;"]
+        pack += [*_indent(lines), "}"]
+        for j in self.packed_outputs:
+            what = f"row_of_q{j} + first, stored<{storage(self.outputs[j].dtype)}>(made_{j})"
+            ends = ", -first, n - first" if packs is _Packs.SHIFTED else ""
+            pack.append(f"store_{'range' if ends else 'aligned'}<kWidth>({what}{ends});")
+        return ["#pragma unroll", f"for (int v = 0; v < {self._count(packs)}; ++v) {{", *_indent(pack), "}"]
 
     def _load_whole(self) -> list[str]:
         """Statements that load the packs of a row, which are whole."""
         lines = []
-        for i in self.packed_operands:
+        wanted = [i for i in self.packed_operands if i not in self.late]
+        for i in wanted:
             word, count = self._words(i)
             lines.append(f"Pack<{word}, {count}> words_of_p{i}[kEach / kWidth] = {{}};")
         lines += ["#pragma unroll", "for (int u = 0; u < kEach / kWidth; ++u) {"]
         lines += ["    const int at = (u * kTeam + member) * kWidth;", "    if (at >= n) continue;"]
-        for i in self.packed_operands:
+        for i in wanted:
             word, count = self._words(i)
             source = f"reinterpret_cast<const {word}*>(row_of_p{i} + at)"
             lines.append(f"    words_of_p{i}[u] = load_aligned<{count}>({source});")
@@ -387,6 +434,16 @@ class _Generator:
             "}",
         ]
 
+    def _load_late(self, i: int, packs: _Packs) -> list[str]:
+        """Statements that load the one pack of operand i that the statements around them are about."""
+        word, count = self._words(i)
+        pack = f"Pack<{word}, {count}>"
+        if packs is _Packs.SHIFTED:
+            loaded = f"bits_as<{pack}>(load_range<kWidth>(row_of_p{i} + first, -first, n - first))"
+        else:
+            loaded = f"load_aligned<{count}>(reinterpret_cast<const {word}*>(row_of_p{i} + first))"
+        return [f"const {pack} words_of_p{i} = {loaded};"]
+
     def _words(self, i: int) -> tuple[str, int]:
         """Of a pack: not elements, since the compiler would take words apart where those of the row meet zeros."""
         size = self.width * ITEMSIZE[self.operands[i].dtype]
@@ -407,46 +464,33 @@ class _Generator:
                 lines += [f"    forget_made_of(words_of_p{operand}[u]);", "}"]
         return lines
 
-    def _element_of_pack(self, found: re.Match[str]) -> str:
-        i = int(found[1])
-        pack = f"Pack<{storage(self.operands[i].dtype)}, kWidth>"
-        return f"element(bits_as<{pack}>(words_of_p{i}[u / kWidth]), u % kWidth)"
+    def _expression(self, i: int, packed: bool, late: Collection[int] | None = None) -> str:
+        """How element u of a register is computed of others; see `_of_element`."""
 
-    def _expression(self, i: int, packed: bool) -> str:
-        """How element u of a register is computed of others."""
+        def of_pack(found: re.Match[str]) -> str:
+            operand = int(found[1])
+            pack = f"Pack<{storage(self.operands[operand].dtype)}, kWidth>"
+            words = f"words_of_p{operand}" + ("" if operand in (late or ()) else "[u / kWidth]")
+            return f"element(bits_as<{pack}>({words}), u % kWidth)"
+
         text = self.lines[i].partition(" = ")[2].removesuffix(";")
         if packed:
-            text = re.sub(r"load_if\(own, row_of_p(\d+) \+ at\)", self._element_of_pack, text)
-        return self._of_element(text, packed)
+            text = re.sub(r"load_if\(own, row_of_p(\d+) \+ at\)", of_pack, text)
+        return self._of_element(text, packed, late)
 
-    def _store_packs(self, packs: _Packs) -> list[str]:
-        lines = ["#pragma unroll", f"for (int v = 0; v < {self._count(packs)}; ++v) {{"]
-        shift = " - before" if packs is _Packs.SHIFTED else ""
-        lines += [f"    const int first = (v * kTeam + member) * kWidth{shift};", "    if (first >= n) continue;"]
-        for j in self.packed_outputs:
-            kind = storage(self.outputs[j].dtype)
-            register = self._of_element(f"{_PREFIX}{self.outputs[j].register}", packed=True)
-            lines += [
-                f"    compute_t<{kind}> made_{j}[kWidth];",
-                "#pragma unroll",
-                "    for (int w = 0; w < kWidth; ++w) {",
-                "        const int u = v * kWidth + w;",
-                f"        made_{j}[w] = {register};",
-                "    }",
-                f"    store_aligned<kWidth>(row_of_q{j} + first, stored<{kind}>(made_{j}));"
-                if packs is _Packs.WHOLE
-                else f"    store_range<kWidth>(row_of_q{j} + first, stored<{kind}>(made_{j}), -first, n - first);",
-            ]
-        return [*lines, "}"] if self.packed_outputs else []
+    def _of_element(self, text: str, packed: bool, late: Collection[int] | None = None) -> str:
+        """The text with registers of elements as arrays, or as what packs hold of them.
 
-    def _of_element(self, text: str, packed: bool) -> str:
-        """The text with registers of elements as arrays, or as what packs hold of them."""
+        `late`, after all reductions: operands of which there is one pack. Registers that are made then are no arrays.
+        """
 
         def element(found: re.Match[str]) -> str:
             i = int(found[1])
             if self.by_row[i]:
                 return found[0]
-            return self._expression(i, packed) if packed and i in self.in_words else f"{found[0]}[u]"
+            if packed and i in self.in_words:
+                return self._expression(i, packed, late)
+            return found[0] if late is not None and i >= self.last_part else f"{found[0]}[u]"
 
         return re.sub(rf"\b{_PREFIX}(\d+)\b", element, text)
 

@@ -42,15 +42,38 @@ def is_by_row(program: Sequence[Instruction], operands: Sequence[Operand]) -> li
 
 @dataclass(frozen=True)
 class Held:
-    """4-byte registers for an element of a row that are held while a reduction is merged, or written, at most.
+    """4-byte registers for an element of a row that are held while a reduction is merged, at most.
 
     Attributes:
-        in_packs: where packs are loaded and stored. What is loaded takes the room that it has in memory.
+        in_packs: where packs are loaded and stored. What is loaded takes the room that it has in memory; `late_vectors`
+            take none.
         apart: where elements are: what is loaded takes a register at least.
     """
 
     in_packs: float
     apart: float
+
+
+def after_reductions(program: Sequence[Instruction]) -> int:
+    """The first instruction that no reduction comes after: from there on an element is made, written and forgotten."""
+    return 1 + max((i for i, instruction in enumerate(program) if instruction[0] == "value"), default=-1)
+
+
+def late_vectors(program: Sequence[Instruction], operands: Sequence[Operand]) -> list[int]:
+    """The operands that are the same for all rows, so that caches have them, and are used after all reductions."""
+    first_use: dict[int, int] = {}
+    for i, instruction in enumerate(program):
+        if instruction[0] == "load":
+            first_use.setdefault(instruction[1], i)
+    return [
+        k
+        for k, operand in enumerate(operands)
+        if first_use.get(k, 0) >= after_reductions(program)
+        and isinstance(operand.access, tuple)
+        and operand.access[-1] == 1
+        and len(operand.access) > 1
+        and not any(stride != 0 for stride in operand.access[:-1])
+    ]
 
 
 def registers_held(program: Sequence[Instruction], operands: Sequence[Operand], kept: Sequence[int]) -> Held:
@@ -68,21 +91,22 @@ def _most_held(
         words[i] = ITEMSIZE[dtypes[i]] / 4 if program[i][0] == "load" else 0
     last_use = last_uses(program, kept)
     for i in reversed(taken_out):
-        if program[i][0] == "op":
-            (source,) = program[i][3]
+        for source in program[i][3] if program[i][0] == "op" else ():
             last_use[source] = max(last_use[source], last_use.get(i, 0))
+    late = late_vectors(program, operands) if in_packs else []
     loads = [
         (i, ITEMSIZE[dtypes[i]] / 4)
         for i, instruction in enumerate(program)
-        if instruction[0] == "load" and stride_along(operands[instruction[1]].access) == 1
+        if instruction[0] == "load"
+        and stride_along(operands[instruction[1]].access) == 1
+        and instruction[1] not in late
     ]
 
     def held_at(i: int) -> float:
         made = sum(words[r] for r in range(i) if last_use.get(r, 0) > i)
         return made + sum(size for at, size in loads if at > i)  # loaded ahead
 
-    written = sum(words[r] for r in set(kept))
-    return max([written, *(held_at(i) for i, instruction in enumerate(program) if instruction[0] == "value")])
+    return max((held_at(i) for i, instruction in enumerate(program) if instruction[0] == "value"), default=0)
 
 
 def last_uses(program: Sequence[Instruction], kept: Sequence[int]) -> dict[int, int]:
@@ -97,9 +121,12 @@ def last_uses(program: Sequence[Instruction], kept: Sequence[int]) -> dict[int, 
 def in_words(program: Sequence[Instruction], operands: Sequence[Operand]) -> dict[int, int]:
     """The operand of each register that is not held where packs are: it is taken out of their words when it is used.
 
-    That is what is loaded of elements smaller than a word, and such elements widened.
+    That is what is loaded of elements smaller than a word, such elements widened, and what one instruction makes of
+    them and of values of the row.
     """
     found: dict[int, int] = {}
+    made: dict[int, int] = {}
+    by_row = is_by_row(program, operands)
     for i, instruction in enumerate(program):
         match instruction:
             case ("load", operand):
@@ -107,4 +134,8 @@ def in_words(program: Sequence[Instruction], operands: Sequence[Operand]) -> dic
                     found[i] = operand
             case ("op", "astype", _, (source,), _, "float32") if source in found:
                 found[i] = found[source]
-    return found
+            case ("op", "add" | "subtract" | "multiply", _, sources, _, _):
+                of = {found.get(source, -1) for source in sources if not by_row[source]}
+                if len(of) == 1 and -1 not in of:
+                    made[i] = of.pop()
+    return found | made
