@@ -196,7 +196,7 @@ struct HeldRow {
     }
     template <class V>
     static DEVICE Pack<V, kWidth> load(const V* row, Place at) {
-        if constexpr (kShifted) return load_range<kWidth>(row + at.start, at.from, at.to);
+        if constexpr (kShifted) return load_unaligned<kWidth>(row + at.start, at.from, at.to);
         Pack<u32, kWidth * sizeof(V) / 4> words{};
         if (at.own) words = load_aligned<kWidth * sizeof(V) / 4>(reinterpret_cast<const u32*>(row + at.start));
         return bits_as<Pack<V, kWidth>>(words);

@@ -307,6 +307,41 @@ DEVICE Pack<T, kWidth> load_range(const T* p, int first, int last) {
     const bool inside = sizeof(T) * kWidth <= 16 ? from < to : from == 0 && to == kWidth;
     return load_whole_or<kWidth>(inside && is_aligned<kWidth>(p), p, [=](int i) { return i >= from && i < to; });
 }
+template <int kWidth, class T>
+DEVICE Pack<T, kWidth> load_strided_range(const T* p, i64 stride, int first, int last) {
+    Pack<T, kWidth> r;
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) r.v[i] = i >= first && i < last ? p[i * stride] : T{};
+    return r;
+}
+// The same from anywhere: of a vector that rows off boundaries share. Elements of 2 bytes are taken out of words, since
+// a load costs as much whatever it loads.
+template <int kWidth, class T>
+DEVICE Pack<T, kWidth> load_unaligned(const T* p, int first, int last) {
+    const bool whole = first <= 0 && last >= kWidth;
+    if constexpr (sizeof(T) == 2 && kWidth % 2 == 0) {
+        using Words = Pack<u32, kWidth / 2>;
+        Words r;
+        if (whole) {
+            const int odd = elements_past_boundary<2>(p);
+            const u32* words = reinterpret_cast<const u32*>(p - odd);
+            u32 loaded[kWidth / 2 + 1];
+#pragma unroll
+            for (int k = 0; k < kWidth / 2; ++k) loaded[k] = words[k];
+            loaded[kWidth / 2] = words[kWidth / 2 - 1 + odd];
+#pragma unroll
+            for (int k = 0; k < kWidth / 2; ++k) r.v[k] = u32((u64(loaded[k + 1]) << 32 | loaded[k]) >> (16 * odd));
+        } else {
+            r = bits_as<Words>(load_whole_or<kWidth>(false, p, [=](int i) { return i >= first && i < last; }));
+        }
+        return bits_as<Pack<T, kWidth>>(r);
+    } else {
+        Pack<T, kWidth> r;
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) r.v[i] = whole || (i >= first && i < last) ? p[i] : T{};
+        return r;
+    }
+}
 // A store of the elements [first, last) of a pack.
 template <int kWidth, class T>
 DEVICE void store_range(T* p, const Pack<T, kWidth>& x, int first, int last) {
@@ -315,14 +350,6 @@ DEVICE void store_range(T* p, const Pack<T, kWidth>& x, int first, int last) {
     for (int i = 0; i < kWidth; ++i) {
         if (i >= first && i < last) p[i] = x.v[i];
     }
-}
-
-template <int kWidth, class T>
-DEVICE Pack<T, kWidth> load_strided_range(const T* p, i64 stride, int first, int last) {
-    Pack<T, kWidth> r;
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) r.v[i] = i >= first && i < last ? p[i * stride] : T{};
-    return r;
 }
 
 // The states of each of a block's columns, merged: state i of thread t becomes that of column i * kThreads + t, if

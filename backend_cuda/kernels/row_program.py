@@ -172,6 +172,7 @@ class _Generator:
         self.width = math.gcd(variant.each, pack_width(operands, outputs))
         self.held = registers_held(program, operands, [o.register for o in outputs])
         self.last_part = after_reductions(program)
+        self.vectors = late_vectors(program, operands)
         self.late = self._late()
         self.lines = [
             re.sub(r"^const ", "", line)
@@ -197,9 +198,8 @@ class _Generator:
 
     def _late(self) -> set[int]:
         """The vectors for which there are too few registers while the row is held."""
-        vectors = late_vectors(self.program, self.operands)
-        words = sum(ITEMSIZE[self.operands[i].dtype] / 4 for i in vectors)
-        return set(vectors) if self.variant.each * (self.held.in_packs + words) > _REGISTERS_WITH_VECTORS else set()
+        words = self.held.in_packs + sum(ITEMSIZE[self.operands[i].dtype] / 4 for i in self.vectors)
+        return set(self.vectors) if self.variant.each * words > _REGISTERS_WITH_VECTORS else set()
 
     def _totals(self) -> list[str]:
         return [f"total_{k}" for k in range(len(self.reductions))]
@@ -294,7 +294,7 @@ class _Generator:
         pending: list[int] = []
         packed = packs is not _Packs.NONE
         each = "kEach + kWidth" if packs is _Packs.SHIFTED else "kEach"
-        first, is_own = self._place(packs)
+        place, is_own = self._place(packs)
         loop = ["#pragma unroll", f"for (int u = 0; u < {each}; ++u) {{"]
         if packs is _Packs.SHIFTED:
             loop.append("    if (u == kEach && !has_last) break;")
@@ -309,7 +309,7 @@ class _Generator:
             for i in pending:
                 out.append(f"{compute(self.dtypes[i])} {_PREFIX}{i}[{each}];")
             out.extend(loop)
-            out.append(f"    const int at = {first};")
+            out.append(f"    const int at = {place};")
             out.append(f"    const bool own = {is_own};")
             out.extend(f"    {_PREFIX}{i}[u] = {self._expression(i, packed)};" for i in pending)
             out.append("}")
@@ -439,7 +439,8 @@ class _Generator:
         word, count = self._words(i)
         pack = f"Pack<{word}, {count}>"
         if packs is _Packs.SHIFTED:
-            loaded = f"bits_as<{pack}>(load_range<kWidth>(row_of_p{i} + first, -first, n - first))"
+            load = "load_unaligned" if i in self.vectors else "load_range"
+            loaded = f"bits_as<{pack}>({load}<kWidth>(row_of_p{i} + first, -first, n - first))"
         else:
             loaded = f"load_aligned<{count}>(reinterpret_cast<const {word}*>(row_of_p{i} + first))"
         return [f"const {pack} words_of_p{i} = {loaded};"]
