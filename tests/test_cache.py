@@ -177,8 +177,8 @@ def test_programs_of_many_structures(device, bound):
     assert (counts["evictions"] > 0) == (bound < 600)
 
 
-def test_programs_of_many_structures_on_the_fake_driver(tmp_path):
-    run_suite("cache_suite", tmp_path)
+def test_programs_of_many_structures_on_the_fake_driver():
+    run_suite("cache_suite")
 
 
 def test_clearing():

@@ -270,8 +270,8 @@ def test_the_table_is_cut_where_asked(cpu: None) -> None:
 # ---- the GPU
 
 
-def test_on_the_fake_driver(tmp_path: Path) -> None:
-    run_suite("profile_suite", tmp_path)
+def test_on_the_fake_driver() -> None:
+    run_suite("profile_suite")
 
 
 @pytest.mark.gpu

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 
 import pytest
 
+from tests import compiler
+
 HERE = pathlib.Path(__file__).parent
+LIBRARY = "libfake_cuda.so"
 
 
 def cuda_include() -> pathlib.Path | None:
@@ -20,35 +22,31 @@ def cuda_include() -> pathlib.Path | None:
     return next((path for path in found if (path / "cuda.h").exists()), None)
 
 
-def build(folder: pathlib.Path, *defines: str) -> pathlib.Path:
-    """Compile the driver into `folder`, with macros defined; skips the test where that is not possible."""
+def build(*defines: str) -> pathlib.Path:
+    """The driver's library, compiled with macros defined; skips the test where that is not possible."""
     pytest.importorskip("backend_cuda._runtime", reason="the CUDA runtime extension is not built")
-    compiler, include = shutil.which("g++"), cuda_include()
-    if not compiler or not include:
+    include = cuda_include()
+    if not compiler.available() or not include:
         pytest.skip("needs g++ and cuda.h (nvidia-cuda-runtime) to build the fake driver")
-    library = folder / "libfake_cuda.so"
-    flags = [
-        "-std=c++20",
-        "-O1",
-        "-fPIC",
-        "-shared",
-        "-fvisibility=hidden",
-        f"-I{include}",
-        *(f"-D{name}" for name in defines),
-    ]
-    subprocess.run([compiler, *flags, HERE / "fake_cuda.cpp", "-o", library], check=True)
-    return library
+    source = HERE / "fake_cuda.cpp"
+    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{include}"]
+    flags += [f"-D{name}" for name in defines]
+
+    def make(folder: pathlib.Path) -> None:
+        compiler.compile_file(source, folder / LIBRARY, flags)
+
+    ingredients = source.read_text(), (include / "cuda.h").read_text()
+    return compiler.made_once(*ingredients, *flags, make=make) / LIBRARY
 
 
-def run_suite(name: str, folder: pathlib.Path, *defines: str) -> str:
+def run_suite(name: str, *defines: str) -> str:
     """Run tests/fake_driver/<name>.py on the fake driver; returns what pytest printed. AssertionError if one fails.
 
     Args:
         name: of the suite.
-        folder: for the driver's library.
         defines: macros for the driver: WITHOUT_STREAM_VALUES makes a device that has no 64-bit stream operations.
     """
-    library = build(folder, *defines)
+    library = build(*defines)
     paths = os.pathsep.join(map(str, (HERE, HERE.parents[1])))
     variables = {"MLXLITE_CUDA_DRIVER": str(library), "MLX_ENABLE_TF32": "0", "PYTHONPATH": paths}
     environment = os.environ | variables

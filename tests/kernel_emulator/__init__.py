@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
+import functools
 import mmap
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from backend_cuda.kernels import KernelSource, evaluate_size
+from tests.compiler import available as available
+from tests.compiler import compile_file, made_once
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parent.parent / "backend_cuda" / "kernels"
 GUARD = 64  # bytes before and after every output, to be found unchanged
+# Without fortification, which takes a jump to another stack for an error.
+_FLAGS = ["-std=c++20", "-O1", "-w", "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-fno-strict-aliasing"]
 
 _SCALAR_TYPES = {"f32": np.float32, "f64": np.float64, "s64": np.int64, "c64": np.complex64}
 _libraries: dict[str, ctypes.CDLL] = {}
-
-
-def available() -> bool:
-    return shutil.which("g++") is not None
 
 
 def build(kernels: Sequence[KernelSource]) -> None:
@@ -41,25 +37,27 @@ def build(kernels: Sequence[KernelSource]) -> None:
         includes = "\n".join(line for line in k.source.splitlines() if line.startswith("#include"))
         body = "\n".join(line for line in k.source.splitlines() if not line.startswith("#include"))
         text += f"{includes}\nnamespace in_{k.name} {{\n{body}\nEMULATED({k.name})\n}}\n"
-    digest = hashlib.sha256((text + _headers()).encode()).hexdigest()[:24]
-    directory = Path(tempfile.gettempdir()) / f"mlxlite-emulator-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    library = directory / f"{digest}.so"
-    if not library.exists():
-        source = directory / f"{digest}-{os.getpid()}.cpp"
-        made = source.with_suffix(".so")
+
+    def make(folder: Path) -> None:
+        source = folder / "kernels.cpp"
         source.write_text(text)
-        # Without fortification, which takes a jump to another stack for an error.
-        command = ["g++", "-std=c++20", "-O1", "-w", "-fPIC", "-shared", "-ffp-contract=off", "-U_FORTIFY_SOURCE"]
-        command += ["-fno-strict-aliasing", f"-I{HERE}", f"-I{KERNELS}", str(source), "-o", str(made)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"emulated kernels do not compile ({source}):\n{done.stderr[:6000]}")
-        source.unlink()
-        os.replace(made, library)
-    loaded = ctypes.CDLL(str(library))
+        folders = [f"-I{directory}" for directory in (_precompiled(), HERE, KERNELS)]
+        compile_file(source, folder / "kernels.so", [*_FLAGS, "-shared", *folders])
+
+    loaded = ctypes.CDLL(str(made_once(text, _headers(), *_FLAGS, make=make) / "kernels.so"))
     for k in missing:
         _libraries[k.name] = loaded
+
+
+@functools.cache
+def _precompiled() -> Path:
+    """A folder with the header that all kernels begin with, compiled: to read it takes as long as a kernel."""
+    header = HERE / "cuda_emulation.h"
+
+    def make(folder: Path) -> None:
+        compile_file(header, folder / f"{header.name}.gch", [*_FLAGS, "-x", "c++-header"])
+
+    return made_once(header.read_text(), *_FLAGS, make=make)
 
 
 def _headers() -> str:
