@@ -85,7 +85,7 @@ def choose_variant(dtype: str, layout: Layout, m: int, n: int, k: int, batch: in
         team //= 2
     while team < 256 and chunks > 2 * team and teams * team < 32 * _BUSY_WARPS:
         team *= 2
-    # All loads of a short row at once; at most 32 KiB a block, of which seven fit on a multiprocessor.
+    # All loads of a short row at once; at most 32 KiB a block, of which six fit on a multiprocessor.
     threads = max(128, team)
     most = (32 << 10) // RowVariant(team, 1, weight_rows, threads).shared_bytes(m)
     stages = max(2, min(8, most, -(-chunks // team) + 1))

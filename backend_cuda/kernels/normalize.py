@@ -11,7 +11,7 @@ from .ops import FLOATS, INEXACT, ITEMSIZE, compute, storage
 
 MAX_TEAM = 512
 MAX_PACKS = 5  # of 16 bytes of a row, so that half of a multiprocessor's threads fill its registers
-VECTOR_PACKS = 4  # up to which there are registers for packs of vectors along the row, too
+VECTOR_PACKS = 4  # up to which there are registers for packs of vectors along the row, too: as in HeldRow
 
 _TOGETHER = 1024  # threads that a multiprocessor is to have registers for: with fewer, its memory waits for them
 
@@ -252,7 +252,8 @@ def _kernel(
 def catalogue(full: bool) -> Iterator[KernelSource]:
     """Each function in each variant, in one dtype (`full`: in all), with weights of its own dtype and of float32."""
     floats = ("bfloat16", "float16", "float32", "float64")
-    variants = [Variant(4, 4), Variant(32, 3), Variant(64, 4), Variant(16, 5), Variant(8, 1), Variant(256, 1)]
+    shapes = ((4, 4), (32, 3), (64, 4), (512, 4), (8, 1), (256, 1), (16, 5))
+    variants = [Variant(team, packs) for team, packs in shapes]
     for k, variant in enumerate(variants):
         for dtype in (*floats, "complex64") if full else [(*floats, "complex64")[k % 5]]:
             yield generate_softmax(dtype, variant)

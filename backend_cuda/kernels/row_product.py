@@ -35,7 +35,7 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")
 MAX_PARTS = 4
 # Warps that have the memory of an H100 busy.
 _BUSY_WARPS = 132 * 16
-_STAGES_TO_KEEP = 6  # with fewer loads in flight a block is too slow to be worth having room
+_STAGES_TO_KEEP = 6  # a block with fewer is too slow for its place to be worth it
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def choose_variant(dtype: str, rows: int, norm: bool, columns: int, k: int) -> V
     while team < 128 and team * (8 if rows == 2 else 16) < chunks:
         team *= 2
     threads = max(128, team)
-    # All loads of a short row at once; at most 32 KiB a block, of which seven fit on a multiprocessor. Where there are
+    # All loads of a short row at once; at most 32 KiB a block, of which six fit on a multiprocessor. Where there are
     # blocks for several rounds, more of them beside one another do better than more loads in each.
     slots = rows + 1 + norm
     most = (32 << 10) // Variant(team, 1, threads).shared_bytes(slots)

@@ -316,10 +316,10 @@ class _Generator:
             pending.clear()
 
         taken_out = self.in_words if packed else {}
-        late = set(self.packed_operands) if packs is _Packs.SHIFTED else set(self.late)
+        late = {_Packs.NONE: set(), _Packs.WHOLE: set(self.late), _Packs.SHIFTED: set(self.packed_operands)}[packs]
         for i, instruction in enumerate(self.program[: self.last_part]):
             if not self.by_row[i]:
-                if instruction[0] == "load" and instruction[1] in late and packed:
+                if instruction[0] == "load" and instruction[1] in late:
                     out += self._load_shifted(instruction[1])
                     late.remove(instruction[1])
                 if i not in taken_out:

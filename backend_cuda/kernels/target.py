@@ -26,7 +26,8 @@ class Target:
 
     def places(self, shared_bytes: int) -> int:
         """Blocks of so much shared memory that the device runs side by side, if nothing else keeps them apart."""
-        # CUDA C++ Programming Guide: a multiprocessor has 1 KiB more than a block may ask for, which each block takes.
+        # CUDA C++ Programming Guide: from compute capability 8.0 on, each block takes 1 KiB more than it asks for, and
+        # a multiprocessor has 1 KiB more than a block may ask for.
         return self.multiprocessors * ((self.shared + 1024) // (shared_bytes + 1024))
 
     def use(self, multiprocessors: int, compute_capability: tuple[int, int]) -> None:
