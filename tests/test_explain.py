@@ -195,10 +195,15 @@ def test_a_gather_reads_what_it_takes() -> None:
     assert node.bytes_read == 3 * 16 * FLOAT + rows.nbytes and node.bytes_written == 3 * 16 * FLOAT
 
 
-@pytest.mark.parametrize(("shape", "in_a_result"), [((1024, 255), False), ((1024, 256), True)])
-def test_slots_are_shared_over_time(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], in_a_result: bool) -> None:
-    """Also with a result that is yet to be written, if they are large."""
+@pytest.mark.parametrize(
+    ("shape", "most_nodes", "in_a_result"), [((1024, 255), 4, False), ((1024, 256), 4, True), ((1024, 256), 3, False)]
+)
+def test_slots_are_shared_over_time(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], most_nodes: int, in_a_result: bool
+) -> None:
+    """Also with a result that is yet to be written, if they are large and nodes are few."""
     monkeypatch.setattr(memory, "LEAST_IN_OUTPUT", 1 << 20)
+    monkeypatch.setattr(memory, "MOST_NODES", most_nodes)
     a = leaf(*shape)
     for _ in range(4):
         a = mx.softmax(a, axis=-1)

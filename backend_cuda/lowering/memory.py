@@ -2,8 +2,8 @@
 
 Both follow from one rule on memory: a node waits for the last writers of everything it touches, and for the readers
 since then of everything it writes. A slot is given to another buffer when its last user is placed; the rule then orders
-the new owner's writer behind the old one's readers. A slot may also lie in the memory of an output that is yet to be
-written: so a chain of products needs two blocks, not three, and more of it stays in the L2 cache.
+the new owner's writer behind the old one's readers. A slot of a short plan may also lie in the memory of an output that
+is yet to be written: so a chain of products needs two blocks, not three, and more of it stays in the L2 cache.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from .plan import Buffer, Node, Slot
 from .sym import Sym, SymTable
 
-# An output's address changes more often than the arena's, and with it the arguments of all that use a slot in it.
-LEAST_IN_OUTPUT = 1 << 20
+# An output's address changes more often than the arena's, and with it the arguments of all that use a slot in it: some
+# 40 us of the host's time for each matrix product. So slots lie in outputs where it may pay, if they are large and the
+# plan is short: an array of a long one has left the L2 cache before it is used again.
+LEAST_IN_OUTPUT = 1 << 20  # bytes
+MOST_NODES = 32  # of a plan whose slots may lie in outputs
 
 
 @dataclass(eq=False)
@@ -55,13 +58,14 @@ def assign_slots(nodes: list[Node], table: SymTable) -> list[Slot]:
     for i, node in enumerate(nodes):
         for buffer in (*node.reads, *node.writes):
             first_use.setdefault(id(buffer), i)
+    kinds = ("arena", "output") if len(nodes) <= MOST_NODES else ("arena",)
     used: list[_Place] = []
     free: list[_Place] = []
     ending: dict[int, list[_Place]] = {}  # by the node before which a place is free
     placed: set[int] = set()
     for i in reversed(range(len(nodes))):
         for buffer in (*nodes[i].reads, *nodes[i].writes):
-            if id(buffer) in placed or buffer.kind not in ("arena", "output"):
+            if id(buffer) in placed or buffer.kind not in kinds:
                 continue
             placed.add(id(buffer))
             need = table.value(buffer.nbytes)
