@@ -22,6 +22,7 @@ from backend_cuda.kernels.scan import (
     generate_tiles,
     tile_columns,
 )
+from tests.test_reduce import LARGE_SCANS
 
 pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not installed")
 
@@ -221,7 +222,7 @@ def test_scan_of_columns_by_tiles(case):
     op, dtype, out, reverse, inclusive, _ = case
     for columns in (columns_of(dtype), tile_columns(dtype, 5)):
         tiles = column_tiles(case, columns)
-        for k, shape in enumerate([(1, 1, 1), (2, 5, 33), (1, 1300, columns + 3), (2, 3000, 5)]):
+        for k, shape in enumerate([(1, 1, 1), (2, 5, 33), (1, 1300, columns + 3), (2, 3000, 5), (1, 4200, columns)]):
             a = to_scan(op, dtype, shape, k)
             found = run_tiles(tiles, shape, a, NUMPY[out], k % 2)
             assert_scanned(found, expected_columns(op, a, out, reverse, inclusive), op, out)
@@ -241,6 +242,20 @@ def test_tiles_of_many_groups(op, dtype):
         a = to_scan(op, dtype, (1, n), 4)
         found = run_tiles(tiles, a.shape, a, NUMPY[dtype])
         assert_scanned(found, expected(op, a, dtype, reverse, inclusive), op, dtype)
+
+
+def test_large_scans_of_arrays_take_each_variant():
+    """Those of tests/test_reduce.py."""
+    shapes = LARGE_SCANS.values()
+    assert {choose_variant("float32", *shape) for shape, axis in shapes if axis == 1} == {
+        "warp",
+        "block",
+        "long",
+        "tiles",
+    }
+    columns = [shape for shape, axis in shapes if axis == 0]
+    assert {choose_columns("float32", 1, *shape) for shape in columns} == {*COLUMN_VARIANTS, "tiles"}
+    assert {tile_columns("float32", inner) for _, inner in columns} == {8, 32}
 
 
 def test_special_values():

@@ -209,6 +209,29 @@ def test_scans_are_numpys(name):
             same_as_numpy(result, SCANS[name](a, axis=axis), case=(name, dtype, axis), scale=10)
 
 
+# A GPU scans rows by warps, blocks, larger blocks and tiles, columns by threads, blocks and tiles, wide or narrow ones.
+LARGE_SCANS = {"warps": ((9000, 800), 1), "blocks": ((1100, 1601), 1), "larger blocks": ((3, 5000), 1)}
+LARGE_SCANS |= {"tiles": ((2, 40_001), 1), "threads down": ((3, 300_000), 0), "blocks down": ((700, 200), 0)}
+LARGE_SCANS |= {"tiles down": ((5000, 72), 0), "narrow tiles down": ((9000, 6), 0)}
+
+
+@pytest.mark.parametrize("name", LARGE_SCANS)
+def test_scans_of_large_arrays(name):
+    """Exactly: one element of a thousand is 1, so that all sums are small integers."""
+    shape, axis = LARGE_SCANS[name]
+    ones = np.random.default_rng(0).random(shape) < 1e-3
+    for dtype, reverse in [("float32", False), ("bfloat16", True), ("int8", False)]:
+        a = to_module(mx, ones.astype(np.int32)).astype(getattr(mx, dtype))
+        for scan, inclusive in [("cumsum", True), ("cumsum", False), ("cummax", True)]:
+            result = getattr(mx, scan)(a, axis=axis, reverse=reverse, inclusive=inclusive)
+            ordered = np.flip(ones, axis) if reverse else ones
+            expected = SCANS[scan](ordered.astype(np.int32), axis=axis)
+            if not inclusive:
+                expected -= ordered
+            expected = np.flip(expected, axis) if reverse else expected
+            np.testing.assert_array_equal(np.array(result.astype(mx.int32)), expected, err_msg=f"{scan} of {dtype}")
+
+
 def test_softmax():
     for dtype in ("float16", "bfloat16", "float32", "int32", "bool"):
         for shape, axis in [((5,), -1), ((3, 4), 0), ((3, 4), None), ((2, 3, 4), (0, 2)), ((), None)]:

@@ -78,11 +78,20 @@ DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State first_state) {
         at = place(first + kTeam + member);
         next = load_range<kWidth>(p + at.start, at.from, at.to);
 
+        // All but a row's first and last pack are whole: nothing is asked of their elements.
+        const bool is_whole = here.from == 0 && here.to == kWidth;
+        auto at_place = [&](int k) { return kReverse ? kWidth - 1 - k : k; };
+        auto is_own = [&](int j) { return j >= here.from && j < here.to; };
+        auto push = [&](State& state, int j) { Op::push(state, cast<E>(to_compute(element(x, j))), 0); };
         State total = Op::identity();
+        if (is_whole) {
 #pragma unroll
-        for (int k = 0; k < kWidth; ++k) {
-            const int j = kReverse ? kWidth - 1 - k : k;
-            if (j >= here.from && j < here.to) Op::push(total, cast<E>(to_compute(element(x, j))), 0);
+            for (int k = 0; k < kWidth; ++k) push(total, at_place(k));
+        } else {
+#pragma unroll
+            for (int k = 0; k < kWidth; ++k) {
+                if (is_own(at_place(k))) push(total, at_place(k));
+            }
         }
         State running = carry;
         Op::merge(running, scan_team<Op, kTeam>(total, memory[parity]));
@@ -90,12 +99,17 @@ DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State first_state) {
         parity ^= 1;
 
         Pack<O, kWidth> out;
-#pragma unroll
-        for (int k = 0; k < kWidth; ++k) {
-            const int j = kReverse ? kWidth - 1 - k : k;
+        auto step = [&](int j, bool wanted) {
             if (!kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(running)));
-            if (j >= here.from && j < here.to) Op::push(running, cast<E>(to_compute(element(x, j))), 0);
+            if (wanted) push(running, j);
             if (kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(running)));
+        };
+        if (is_whole) {
+#pragma unroll
+            for (int k = 0; k < kWidth; ++k) step(at_place(k), true);
+        } else {
+#pragma unroll
+            for (int k = 0; k < kWidth; ++k) step(at_place(k), is_own(at_place(k)));
         }
         store_range<kWidth>(q + here.start, out, here.from, here.to);
     }
@@ -388,31 +402,64 @@ DEVICE State await_state(const u64* slot) {
     return states[0];
 }
 
+// As store_aligned, in as few instructions as there are words. The compiler makes one for each element where it has
+// lost sight of the alignment, as it does in loops whose addresses it makes one from another. In return it moves no
+// load across these, so loops whose loads it should begin early are better off with store_aligned.
+template <int N, class T>
+DEVICE void store_words(T* p, const Pack<T, N>& x) {
+#ifdef __CUDACC__
+    if constexpr (kWordBytes<T, N> >= 8) {
+        constexpr int kPerWord = kWordBytes<T, N> / 4, words = sizeof(T) * N / kWordBytes<T, N>;
+        u32 raw[words * kPerWord];
+        memcpy(raw, &x, sizeof(raw));
+#pragma unroll
+        for (int i = 0; i < words; ++i) {
+            const u32* w = raw + i * kPerWord;
+            u32* to = reinterpret_cast<u32*>(p) + i * kPerWord;
+            if constexpr (kPerWord == 4) {
+                asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(w[0]), "r"(w[1]), "r"(w[2]),
+                             "r"(w[3])
+                             : "memory");
+            } else {
+                asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(w[0]), "r"(w[1]) : "memory");
+            }
+        }
+        return;
+    }
+#endif
+    store_aligned<N>(p, x);
+}
+
 // One tile of a row of n elements, kPacks packs a thread, a warp's packs next to one another. `slots` are the row's:
-// the totals of its tiles, then the states up to the end of each group of kThreads of them.
-template <class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_tile(const T* p, O* q, i64 n, i64 tile, i64 tiles, u64* slots, typename Op::State first_state) {
+// the totals of its tiles, then the states up to the end of each group of kThreads of them. Where the tile is kWhole,
+// all of its elements are of the row, and packs are aligned in q, too: then nothing is asked of them.
+template <bool kWhole, class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_packs_of_tile(const Packs<T, kReverse>& packs, O* q, i64 tile, i64 tiles, u64* slots,
+                               typename Op::State first_state) {
     using State = typename Op::State;
     constexpr int kWidth = kPackWidth<T>, kWarps = kThreads / 32, kWords = kSlotWords<State>;
-    __shared__ State memory[kWarps];
-    const Packs<T, kReverse> packs(p, n);
+    alignas(16) __shared__ State memory[kWarps];  // or a load of 16 bytes of it would begin in another array
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const i64 first = (tile * kWarps + warp) * 32 * kPacks, place = packs.place(first);
-    const int low = int(max_i64(0, -place)), high = int(max_i64(0, min_i64(32 * kPacks * kWidth, n - place)));
+    const int low = int(max_i64(0, -place)), high = int(max_i64(0, min_i64(32 * kPacks * kWidth, packs.n - place)));
+    auto is_own = [=](int u, int j) {
+        const int at = (u * 32 + lane) * kWidth + j;
+        return kWhole || (at >= low && at < high);
+    };
     Pack<T, kWidth> x[kPacks];
 #pragma unroll
     for (int u = 0; u < kPacks; ++u) {
+        const i64 k = first + u * 32 + lane;
         const int own = (u * 32 + lane) * kWidth;
-        x[u] = packs.load(first + u * 32 + lane, low - own, high - own);
+        x[u] = kWhole ? load_aligned<kWidth>(packs.p + packs.offset(k)) : packs.load(k, low - own, high - own);
     }
     State before[kPacks], total_of_warp = Op::identity();
 #pragma unroll
     for (int u = 0; u < kPacks; ++u) {
-        const int own = (u * 32 + lane) * kWidth, from = low - own, to = high - own;
         State total = Op::identity();
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) {
-            if (j >= from && j < to) Op::push(total, cast<E>(to_compute(element(x[u], packs.at(j)))), 0);
+            if (is_own(u, j)) Op::push(total, cast<E>(to_compute(element(x[u], packs.at(j)))), 0);
         }
         before[u] = total_of_warp;
         Op::merge(before[u], scan_lanes<Op>(total));
@@ -443,26 +490,45 @@ DEVICE void scan_tile(const T* p, O* q, i64 n, i64 tile, i64 tiles, u64* slots, 
     Op::merge(start, warps_before);
 #pragma unroll
     for (int u = 0; u < kPacks; ++u) {
-        const int own = (u * 32 + lane) * kWidth, from = low - own, to = high - own;
         State running = start;
         Op::merge(running, before[u]);
         Pack<O, kWidth> out;
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) {
             if (!kInclusive) out.v[packs.at(j)] = from_compute<O>(cast<O>(Op::result(running)));
-            if (j >= from && j < to) Op::push(running, cast<E>(to_compute(element(x[u], packs.at(j)))), 0);
+            if (is_own(u, j)) Op::push(running, cast<E>(to_compute(element(x[u], packs.at(j)))), 0);
             if (kInclusive) out.v[packs.at(j)] = from_compute<O>(cast<O>(Op::result(running)));
         }
-        packs.store(q, out, first + u * 32 + lane, from, to);
+        const i64 k = first + u * 32 + lane;
+        const int own = (u * 32 + lane) * kWidth;
+        if (kWhole) {
+            store_words<kWidth>(q + packs.offset(k), out);
+        } else {
+            packs.store(q, out, k, low - own, high - own);
+        }
+    }
+}
+template <class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_tile(const T* p, O* q, i64 n, i64 tile, i64 tiles, u64* slots, typename Op::State first_state) {
+    constexpr int kWidth = kPackWidth<T>;
+    const Packs<T, kReverse> packs(p, n);
+    const i64 place = packs.place(tile * kThreads * kPacks);
+    if (place >= 0 && place + kThreads * kPacks * kWidth <= n && is_aligned<kWidth>(q - packs.before)) {
+        scan_packs_of_tile<true, Op, E, kThreads, kPacks, kReverse, kInclusive>(packs, q, tile, tiles, slots,
+                                                                                first_state);
+    } else {
+        scan_packs_of_tile<false, Op, E, kThreads, kPacks, kReverse, kInclusive>(packs, q, tile, tiles, slots,
+                                                                                 first_state);
     }
 }
 
 // One tile of a block's columns: kThreads / kAcross * kRows rows of them. p and q are as in scan_columns; `slots` are
-// those of these columns, a row of slots for each tile and for each group of kGroup tiles.
-template <class Op, class E, int kThreads, int kAcross, int kRows, int kGroup, bool kReverse, bool kInclusive, class T,
-          class O>
-DEVICE void scan_tile_of_columns(const T* p, O* q, i64 n, i64 inner, i64 left, i64 tile, i64 tiles, u64* slots,
-                                 typename Op::State first_state) {
+// those of these columns, a row of slots for each tile and for each group of kGroup tiles. Where the tile is kWhole, it
+// has all of its rows and columns, in aligned packs: then nothing is asked of them.
+template <bool kWhole, class Op, class E, int kThreads, int kAcross, int kRows, int kGroup, bool kReverse,
+          bool kInclusive, class T, class O>
+DEVICE void scan_rows_of_tile(const T* p, O* q, i64 n, i64 inner, i64 left, i64 tile, i64 tiles, u64* slots,
+                              typename Op::State first_state) {
     using State = typename Op::State;
     constexpr int kWidth = kPackWidth<T>, kDown = kThreads / kAcross, kWarps = kThreads / 32;
     constexpr int kColumns = kAcross * kWidth, kReaders = kThreads / kColumns, kEach = kGroup / kReaders;
@@ -475,14 +541,17 @@ DEVICE void scan_tile_of_columns(const T* p, O* q, i64 n, i64 inner, i64 left, i
     auto row_of = [&](i64 k) { return (kReverse ? n - 1 - k : k) * inner + across * kWidth; };
     Pack<T, kWidth> x[kRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) x[r] = load_pack<kWidth>(p + row_of(own + r), own + r < n ? count : 0);
+    for (int r = 0; r < kRows; ++r) {
+        const T* const pack = p + row_of(own + r);
+        x[r] = kWhole ? load_aligned<kWidth>(pack) : load_pack<kWidth>(pack, own + r < n ? count : 0);
+    }
     State before[kWidth];
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) {
         State total = Op::identity();
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-            if (own + r < n) Op::push(total, cast<E>(to_compute(element(x[r], j))), 0);
+            if (kWhole || own + r < n) Op::push(total, cast<E>(to_compute(element(x[r], j))), 0);
         }
         before[j] = scan_lanes<Op, kAcross>(total);
         if (threadIdx.x % 32 < kAcross) memory[warp][across * kWidth + j] = total;
@@ -507,14 +576,14 @@ DEVICE void scan_tile_of_columns(const T* p, O* q, i64 n, i64 inner, i64 left, i
     for (int k = 0; k < kEach; ++k) {
         if (k < to_read) Op::merge(sum, states[k]);
     }
+    State start = first_state;
+    if (reader == 0 && group > 0) start = await_state<State>(slot + (tiles + group - 1) * kTileWords);
     read[reader][column] = sum;
     __syncthreads();
     if (reader == 0) {
         sum = Op::identity();
 #pragma unroll
         for (int k = 0; k < kReaders; ++k) Op::merge(sum, read[k][column]);
-        State start = first_state;
-        if (group > 0) start = await_state<State>(slot + (tiles + group - 1) * kTileWords);
         Op::merge(start, sum);
         read[0][column] = start;
         if (in_group == kGroup - 1) {
@@ -542,6 +611,24 @@ DEVICE void scan_tile_of_columns(const T* p, O* q, i64 n, i64 inner, i64 left, i
             Op::push(before[j], cast<E>(to_compute(element(x[r], j))), 0);
             if (kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(before[j])));
         }
-        if (own + r < n) store_pack<kWidth>(q + row_of(own + r), out, count);
+        if (kWhole) {
+            store_words<kWidth>(q + row_of(own + r), out);
+        } else if (own + r < n) {
+            store_pack<kWidth>(q + row_of(own + r), out, count);
+        }
+    }
+}
+template <class Op, class E, int kThreads, int kAcross, int kRows, int kGroup, bool kReverse, bool kInclusive, class T,
+          class O>
+DEVICE void scan_tile_of_columns(const T* p, O* q, i64 n, i64 inner, i64 left, i64 tile, i64 tiles, u64* slots,
+                                 typename Op::State first_state) {
+    constexpr int kWidth = kPackWidth<T>;
+    const bool aligned = is_aligned<kWidth>(p) && is_aligned<kWidth>(q) && inner % kWidth == 0;
+    if (aligned && left >= kAcross * kWidth && (tile + 1) * (kThreads / kAcross) * kRows <= n) {
+        scan_rows_of_tile<true, Op, E, kThreads, kAcross, kRows, kGroup, kReverse, kInclusive>(
+            p, q, n, inner, left, tile, tiles, slots, first_state);
+    } else {
+        scan_rows_of_tile<false, Op, E, kThreads, kAcross, kRows, kGroup, kReverse, kInclusive>(
+            p, q, n, inner, left, tile, tiles, slots, first_state);
     }
 }

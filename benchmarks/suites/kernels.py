@@ -6,6 +6,7 @@ fraction of that of a copy (`x + 1`; torch's `clone`). A sort moves its bytes se
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -169,10 +170,10 @@ def _moves(size: Size) -> Iterator[Case]:
 
 def _scans_and_sorts(size: Size) -> Iterator[Case]:
     for shape in ((size.square, size.square), (size.long, size.short), (size.short, size.long)):
-        for axis in (0, 1):
+        for dtype, axis in itertools.product(("float32", "bfloat16"), (0, 1)):
             yield Case(
-                f"cumsum {_name(shape, 'float32')}, axis {axis}",
-                ((shape, "float32"),),
+                f"cumsum {_name(shape, dtype)}, axis {axis}",
+                ((shape, dtype),),
                 lambda m, x, axis=axis: m.cumsum(x, axis=axis),
                 lambda m, x, axis=axis: m.cumsum(x, axis),
             )
