@@ -70,6 +70,8 @@ NORMALIZED += [(MANY, n) for n in (2700, 3200)]
 def _normalizations() -> Iterator[Case]:
     for rows, n in NORMALIZED:
         for dtype in ("bfloat16", "float32"):
+            if rows == MANY and n > 1000 and dtype == "float32":
+                continue  # those of half as many features are as long
             x, w, close = ((rows, n), dtype), ((n,), dtype), {"tolerance": TOLERANCE[dtype], "integers": False}
             name = f"{rows}x{n} {dtype}"
             yield Case(f"softmax {name}", (x,), lambda m, x: m.softmax(x, axis=-1, precise=True), _softmax, **close)
@@ -214,6 +216,13 @@ def _orders() -> Iterator[Case]:
                         lambda m, x, k=k: m.sort(m.topk(x, k, axis=-1), axis=-1),
                         lambda x, k=k: np.sort(x, -1)[:, -k:],
                     )
+                    if dtype != "int8":
+                        yield Case(
+                            f"gradient of topk {name}, {k}",
+                            x,
+                            lambda m, x, k=k: m.sum(m.grad(lambda y: m.sum(m.topk(y, k, axis=-1)))(x) * x, axis=-1),
+                            lambda x, k=k: np.sort(x, -1)[:, -k:].sum(-1),
+                        )
                     yield Case(
                         f"argpartition {name}, {k}",
                         x,
@@ -257,6 +266,12 @@ FAMILIES = {
 CASES = {family: list(cases()) for family, cases in FAMILIES.items()}
 
 
+@pytest.fixture(autouse=True)
+def by_kernels(device: str, is_fused: bool) -> None:
+    if device == "cpu" and is_fused:
+        pytest.skip("a simulated plan of large arrays is that of small ones: only kernels differ")
+
+
 @pytest.mark.parametrize("case", [c for cases in CASES.values() for c in cases], ids=lambda c: c.name)
 def test_values(case: Case) -> None:
     arrays = case.arrays()
@@ -286,7 +301,8 @@ REACHED = {
     "orders": {f"{op}_{2**k}" for op in ("sort", "argsort") for k in range(3, 14) if k != 9}
     | {"sort_histogram", "sort_scatter", "argsort_scatter_first_last", "sort_sum_1", "sort_sum_128"}
     | {f"topk_{part}" for part in ("count", "count_selected", "write", "short", "long")}
-    | {f"topk_lanes_{2**k}" for k in range(3, 9)},
+    | {f"{op}_lanes_{2**k}" for op in ("topk", "argtopk") for k in range(3, 9)}
+    | {f"argtopk_{part}" for part in ("count", "count_selected", "write", "short", "long")},
     "attentions": {f"attention_{n}_{n}_none" for n in (64, 80, 96, 128, 192, 256)}
     | {f"decode_{n}_{n}_none" for n in (64, 80, 96, 128, 192, 256)}
     | {f"decode_{n}_{n}_none_mma" for n in (64, 80, 96, 128)},
