@@ -1,5 +1,5 @@
 """Arrays large enough for the kernels that a GPU has for them: other tests' arrays are small, and so are their kernels'
-variants. Values are compared with NumPy's, in float64; the last test says which kernels the cases are for."""
+variants. Values are compared with NumPy's, in float64; the last tests say which kernels the cases are for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .differential import numpy_dtype, to_module, to_numpy
+from .differential import TOLERANCE, numpy_dtype, to_module, to_numpy
 from .module_under_test import mx
 
 Spec = tuple[tuple[int, ...], str]
@@ -41,9 +41,6 @@ class Case:
             np.abs(a).astype(d) if d.startswith("u") else a.astype(numpy_dtype(d))
             for a, (_, d) in zip(draws, self.inputs, strict=True)
         ]
-
-
-TOLERANCE = {"float32": 2e-5, "bfloat16": 1.6e-2, "float16": 2e-3}
 
 
 def _rms_norm(x, w):
@@ -266,14 +263,11 @@ FAMILIES = {
 CASES = {family: list(cases()) for family, cases in FAMILIES.items()}
 
 
-@pytest.fixture(autouse=True)
-def by_kernels(device: str, is_fused: bool) -> None:
-    if device == "cpu" and is_fused:
-        pytest.skip("a simulated plan of large arrays is that of small ones: only kernels differ")
-
-
 @pytest.mark.parametrize("case", [c for cases in CASES.values() for c in cases], ids=lambda c: c.name)
-def test_values(case: Case) -> None:
+def test_values(case: Case, device: str, is_fused: bool) -> None:
+    is_simulated = device == "cpu" and is_fused
+    if is_simulated and case.inputs[0][0][0] == MANY:
+        pytest.skip("a simulation runs no kernels, and the plan is that of 3 rows")
     arrays = case.arrays()
     found = case.call(mx, *(to_module(mx, a) for a in arrays))
     with np.errstate(over="ignore"):

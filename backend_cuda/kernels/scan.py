@@ -59,7 +59,8 @@ def choose_variant(dtype: str, rows: int, n: int) -> Variant | Literal["tiles"]:
         return "short"
     if rows >= 64 * target.multiprocessors and n <= _WARP_PACKS * _width(dtype):
         return "warp"
-    if rows >= 8 * target.multiprocessors:
+    # Where rows give each multiprocessor four blocks, but not eight, tiles are worth it for long ones only.
+    if rows >= 8 * target.multiprocessors or (rows >= 4 * target.multiprocessors and n <= 4 * _tile(dtype)):
         return "block"
     return "tiles" if n > 2 * _tile(dtype) else "long"
 
