@@ -291,7 +291,7 @@ REACHED = {
         for dims in ("r_rows", "kr_rows", "rk_columns", "rkk_columns")
     }
     | {"max_rk_deep_columns", "sum_krr_rows", "max_krr_rows", "logsumexp_krr_rows"},
-    "products": {"matvec_kn_1", "row_product_copy"},
+    "products": {"matvec_kn", "row_product_copy"},
     "orders": {f"{op}_{2**k}" for op in ("sort", "argsort") for k in range(3, 14) if k != 9}
     | {"sort_histogram", "sort_scatter", "argsort_scatter_first_last", "sort_sum_1", "sort_sum_128"}
     | {f"topk_{part}" for part in ("count", "count_selected", "write", "short", "long")}

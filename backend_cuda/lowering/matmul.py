@@ -271,7 +271,7 @@ def emit(b: Builder, product: Product, out: View, covers: Sequence[int], label: 
 
 @functools.lru_cache(maxsize=1024)
 def _matvec_kernel(dtype: str, layout: kernels.Layout, batched: bool, variant: kernels.Variant) -> KernelSource:
-    return kernels.generate(dtype, layout, 1, batched=batched, variant=variant)
+    return kernels.generate(dtype, layout, batched=batched, variant=variant)
 
 
 def matvec(b: Builder, product: Product, out: View, covers: Sequence[int], label: str) -> bool:
@@ -283,14 +283,14 @@ def matvec(b: Builder, product: Product, out: View, covers: Sequence[int], label
     batched = product.batch.const != 1
     layout: kernels.Layout = "nk" if w.transposed else "kn"
     sizes = (product.n, product.k, product.batch)
-    variant = b.table.choose(kernels.choose_variant, out.dtype, layout, 1, of=sizes)
+    variant = b.table.choose(kernels.choose_variant, out.dtype, layout, of=sizes)
     source = _matvec_kernel(out.dtype, layout, batched, variant)
-    weight = (w.batch_stride, zero, w.ld, one) if w.transposed else (w.batch_stride, zero, one, w.ld)
+    weight = (w.batch_stride, w.ld, one) if w.transposed else (w.batch_stride, one, w.ld)
     b.kernel(
         source,
-        [product.batch, product.m, product.n, product.k],
-        [Operand(x.view, (x.batch_stride, product.k, zero, one)), Operand(w.view, weight)],
-        [Operand(out, (product.batch_stride_d, product.n, one))],
+        [product.batch, product.n, product.k],
+        [Operand(x.view, (x.batch_stride, zero, one)), Operand(w.view, weight)],
+        [Operand(out, (product.batch_stride_d, one))],
         covers=covers,
         label=label,
     )
