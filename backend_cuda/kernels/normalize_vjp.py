@@ -26,8 +26,8 @@ _HEADER = "normalize_vjp.cuh"
 
 
 def team_of(features: int) -> int:
-    """Threads that share a row: at most 32 elements each."""
-    return next(team for team in (32, 128, 256) if features <= 32 * team)
+    """Threads that share a row: at most 32 elements each, or 16 where it is more than a warp."""
+    return 32 if features <= 1024 else next(team for team in (128, 256, 512) if features <= 16 * team)
 
 
 def blocks_of(rows: Size, features: int) -> Size:
@@ -92,7 +92,7 @@ def generate(
     if of_weight:
         params.add(("out", int(of_x)), "float* __restrict__ sums")
     taken, rows, g = "float x, float c", "x, c", "c"
-    body = [f"using R = RowPart<{ctype}, {team}, {features}>;"]
+    body: list[str] = []
     if weighted:
         # g = c w is computed wherever it is used: kept, it would take as many registers as a row.
         taken, rows, g = f"{taken}, float w", f"{rows}, w", "(c * w)"
@@ -148,7 +148,16 @@ def generate(
         ]
     body.append("}")
     if of_weight:
-        body.append(f"total.template store_sums<{threads}>(sums + i64(blockIdx.x) * {features});")
+        body.append(f"total.template store_sums<{threads}>(sums + i64(blockIdx.x) * {features}, all);")
+    part, width = f"RowPart<{ctype}, {team}, {features}", 16 // ITEMSIZE[dtype]
+    each = [f"    {line}" for line in body]
+    body = ["{", f"    using R = {part}, false>;", *each, "}"]
+    if features % width == 0:
+        aligned = [f"are_aligned<{width}>({a}_rows, {a}_stride)" for a in operands if a != "w"]
+        aligned += [f"is_aligned<{width}>({a})" for a in (*["w_rows"] * weighted, *["dx"] * of_x)]
+        body = [f"if ({' && '.join(aligned)}) {{", f"    using R = {part}, true>;", *each, "} else", *body]
+    if of_weight:
+        body.insert(0, f"__shared__ float all[{threads // team * features}];")
     parts = (("_x", of_x), ("_w", of_weight), ("_add", adds))
     label = f"{name}_vjp_{dtype}_{features}" + "".join(part for part, on in parts if on)
     # Two blocks to a multiprocessor, as `MAX_BLOCKS` has it, where the sums, a row, the next one and the weight fit.
