@@ -171,7 +171,7 @@ def test_scan(case):
 def test_rows_of_any_length_share_a_warp(dtype, reverse, inclusive):
     out = "int32" if dtype == "uint8" else dtype
     kernel = generate("cumsum", dtype, out, reverse=reverse, inclusive=inclusive, variant="short")
-    for n in (1, 2, 3, 4, 5, 8, 11, 33, 100, 128, 129, 515, 1000):
+    for n in (1, 2, 3, 4, 5, 8, 11, 24, 33, 100, 128, 129, 384, 515, 1000):
         rows = 1 + 2200 // n
         a = samples(dtype, (rows, n + 1), n).reshape(-1)[rows:].reshape(rows, n)
         if dtype != "uint8":  # what one row sums up must not be seen in the next

@@ -6,6 +6,20 @@
 template <class T>
 constexpr int kPackWidth = sizeof(T) == 1 ? 8 : 16 / sizeof(T);
 
+// The result at the element x, which comes next and is the row's if it is_own. It is not yet rounded to O, if that has
+// 16 bits: `stored` rounds two at a time.
+template <class Op, class O, bool kInclusive, class X>
+DEVICE compute_t<O> scan_element(typename Op::State& running, X x, bool is_own = true) {
+    typename Op::State state = running;
+    if (is_own) Op::push(running, x, 0);
+    if (kInclusive) state = running;
+    if constexpr (is_same<O, f16> || is_same<O, bf16>) {
+        return Op::result(state);
+    } else {
+        return cast<O>(Op::result(state));
+    }
+}
+
 // The states of the lanes before this one, merged in order; `total` becomes that of all lanes. With kAcross, only lanes
 // that many apart belong together.
 template <class Op, int kAcross = 1>
@@ -82,15 +96,15 @@ DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State first_state) {
         const bool is_whole = here.from == 0 && here.to == kWidth;
         auto at_place = [&](int k) { return kReverse ? kWidth - 1 - k : k; };
         auto is_own = [&](int j) { return j >= here.from && j < here.to; };
-        auto push = [&](State& state, int j) { Op::push(state, cast<E>(to_compute(element(x, j))), 0); };
+        auto element_at = [&](int j) { return cast<E>(to_compute(element(x, j))); };
         State total = Op::identity();
         if (is_whole) {
 #pragma unroll
-            for (int k = 0; k < kWidth; ++k) push(total, at_place(k));
+            for (int k = 0; k < kWidth; ++k) Op::push(total, element_at(at_place(k)), 0);
         } else {
 #pragma unroll
             for (int k = 0; k < kWidth; ++k) {
-                if (is_own(at_place(k))) push(total, at_place(k));
+                if (is_own(at_place(k))) Op::push(total, element_at(at_place(k)), 0);
             }
         }
         State running = carry;
@@ -98,11 +112,9 @@ DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State first_state) {
         Op::merge(carry, total);
         parity ^= 1;
 
-        Pack<O, kWidth> out;
+        compute_t<O> made[kWidth];
         auto step = [&](int j, bool wanted) {
-            if (!kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(running)));
-            if (wanted) push(running, j);
-            if (kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(running)));
+            made[j] = scan_element<Op, O, kInclusive>(running, element_at(j), wanted);
         };
         if (is_whole) {
 #pragma unroll
@@ -111,7 +123,7 @@ DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State first_state) {
 #pragma unroll
             for (int k = 0; k < kWidth; ++k) step(at_place(k), is_own(at_place(k)));
         }
-        store_range<kWidth>(q + here.start, out, here.from, here.to);
+        store_range<kWidth>(q + here.start, stored<O>(made), here.from, here.to);
     }
 }
 
@@ -175,14 +187,12 @@ DEVICE void scan_columns(const T* p, O* q, i64 n, i64 inner, i64 left, typename 
         parity ^= 1;
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-            Pack<O, kWidth> out;
+            compute_t<O> made[kWidth];
 #pragma unroll
             for (int j = 0; j < kWidth; ++j) {
-                if (!kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(before[j])));
-                Op::push(before[j], cast<E>(to_compute(element(x[r], j))), 0);
-                if (kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(before[j])));
+                made[j] = scan_element<Op, O, kInclusive>(before[j], cast<E>(to_compute(element(x[r], j))));
             }
-            if (own + r < n) store_pack<kWidth>(q + row_of(own + r), out, count);
+            if (own + r < n) store_pack<kWidth>(q + row_of(own + r), stored<O>(made), count);
         }
     }
 }
@@ -217,11 +227,11 @@ struct Packs {
 
 // The scan of each of `rows` short rows of n elements, one after the other in memory, by a warp: it goes over them as
 // if they were one, kPacks packs a lane at a time, and begins again where a row does.
-template <class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_short_rows(const T* p, O* q, i64 rows, i64 n, typename Op::State first_state) {
+// Where packs are kWhole, each is of one row and aligned in q, too: then nothing is asked of their elements.
+template <bool kWhole, class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_packs_of_rows(const Packs<T, kReverse>& packs, O* q, i64 n, typename Op::State first_state) {
     using State = typename Op::State;
     constexpr int kWidth = kPackWidth<T>;
-    const Packs<T, kReverse> packs(p, rows * n);
     const int lane = threadIdx.x % 32;
     const u32 lanes_before = (1u << lane) - 1;
     // Where in its row this lane's pack begins, and how much further the next one does.
@@ -237,24 +247,34 @@ DEVICE void scan_short_rows(const T* p, O* q, i64 rows, i64 n, typename Op::Stat
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) {
             const int own = (u * 32 + lane) * kWidth;
-            x[u] = packs.load(first + u * 32 + lane, low - own, high - own);
+            const i64 k = first + u * 32 + lane;
+            if (!kWhole) {
+                x[u] = packs.load(k, low - own, high - own);
+            } else if (own < high) {
+                x[u] = load_aligned<kWidth>(packs.p + packs.offset(k));
+            } else {
+                x[u] = Pack<T, kWidth>{};
+            }
         }
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) {
             if (u * 32 * kWidth >= high) break;  // all of the warp
             const int own = (u * 32 + lane) * kWidth, from = low - own, to = high - own;
             const int start = in_row == 0 ? 0 : int(min_i64(n - in_row, kWidth));
+            int next = start;
+            // Whether a row begins with element j; `next` is where the next one does.
+            auto begins = [&](int j) { return kWhole ? j == 0 && start == 0 : j == next; };
+            auto is_own = [&](int j) { return kWhole || (j >= from && j < to); };
             State total = Op::identity();
             bool has_start = false;
-            int next = start;
 #pragma unroll
             for (int j = 0; j < kWidth; ++j) {
-                if (j == next) {
+                if (begins(j)) {
                     next += every;
                     total = Op::identity();
                     has_start = true;
                 }
-                if (j >= from && j < to) Op::push(total, cast<E>(to_compute(element(x[u], packs.at(j)))), 0);
+                if (is_own(j)) Op::push(total, cast<E>(to_compute(element(x[u], packs.at(j)))), 0);
             }
             // Each lane's state since the last start of a row up to its end, as far back as the warp goes.
             const u32 starts = __ballot_sync(0xffffffffu, has_start);
@@ -274,22 +294,36 @@ DEVICE void scan_short_rows(const T* p, O* q, i64 rows, i64 n, typename Op::Stat
             if (starts) carry = first_state;
             Op::merge(carry, last);
 
-            Pack<O, kWidth> out;
+            compute_t<O> made[kWidth];
             next = start;
 #pragma unroll
             for (int j = 0; j < kWidth; ++j) {
-                if (j == next) {
+                if (begins(j)) {
                     next += every;
                     running = first_state;
                 }
-                if (!kInclusive) out.v[packs.at(j)] = from_compute<O>(cast<O>(Op::result(running)));
-                if (j >= from && j < to) Op::push(running, cast<E>(to_compute(element(x[u], packs.at(j)))), 0);
-                if (kInclusive) out.v[packs.at(j)] = from_compute<O>(cast<O>(Op::result(running)));
+                const auto next_x = cast<E>(to_compute(element(x[u], packs.at(j))));
+                made[packs.at(j)] = scan_element<Op, O, kInclusive>(running, next_x, is_own(j));
             }
-            packs.store(q, out, first + u * 32 + lane, from, to);
+            const i64 k = first + u * 32 + lane;
+            if (!kWhole) {
+                packs.store(q, stored<O>(made), k, from, to);
+            } else if (to > 0) {
+                store_words<kWidth>(q + packs.offset(k), stored<O>(made));
+            }
             in_row += step;
             if (in_row >= n) in_row -= n;
         }
+    }
+}
+template <class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_short_rows(const T* p, O* q, i64 rows, i64 n, typename Op::State first_state) {
+    constexpr int kWidth = kPackWidth<T>;
+    const Packs<T, kReverse> packs(p, rows * n);
+    if (n % kWidth == 0 && packs.before == 0 && is_aligned<kWidth>(q)) {
+        scan_packs_of_rows<true, Op, E, kPacks, kReverse, kInclusive>(packs, q, n, first_state);
+    } else {
+        scan_packs_of_rows<false, Op, E, kPacks, kReverse, kInclusive>(packs, q, n, first_state);
     }
 }
 
@@ -314,14 +348,12 @@ DEVICE void scan_own_columns(const T* p, O* q, i64 n, i64 inner, int count, type
         load(first + kRows);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-            Pack<O, kWidth> out;
+            compute_t<O> made[kWidth];
 #pragma unroll
             for (int j = 0; j < kWidth; ++j) {
-                if (!kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(running[j])));
-                Op::push(running[j], cast<E>(to_compute(element(x[r], j))), 0);
-                if (kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(running[j])));
+                made[j] = scan_element<Op, O, kInclusive>(running[j], cast<E>(to_compute(element(x[r], j))));
             }
-            if (first + r < n) store_pack<kWidth>(q + row_of(first + r), out, count);
+            if (first + r < n) store_pack<kWidth>(q + row_of(first + r), stored<O>(made), count);
         }
     }
 }
@@ -492,19 +524,18 @@ DEVICE void scan_packs_of_tile(const Packs<T, kReverse>& packs, O* q, i64 tile, 
     for (int u = 0; u < kPacks; ++u) {
         State running = start;
         Op::merge(running, before[u]);
-        Pack<O, kWidth> out;
+        compute_t<O> made[kWidth];
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) {
-            if (!kInclusive) out.v[packs.at(j)] = from_compute<O>(cast<O>(Op::result(running)));
-            if (is_own(u, j)) Op::push(running, cast<E>(to_compute(element(x[u], packs.at(j)))), 0);
-            if (kInclusive) out.v[packs.at(j)] = from_compute<O>(cast<O>(Op::result(running)));
+            const auto next = cast<E>(to_compute(element(x[u], packs.at(j))));
+            made[packs.at(j)] = scan_element<Op, O, kInclusive>(running, next, is_own(u, j));
         }
         const i64 k = first + u * 32 + lane;
         const int own = (u * 32 + lane) * kWidth;
         if (kWhole) {
-            store_words<kWidth>(q + packs.offset(k), out);
+            store_words<kWidth>(q + packs.offset(k), stored<O>(made));
         } else {
-            packs.store(q, out, k, low - own, high - own);
+            packs.store(q, stored<O>(made), k, low - own, high - own);
         }
     }
 }
@@ -604,17 +635,15 @@ DEVICE void scan_rows_of_tile(const T* p, O* q, i64 n, i64 inner, i64 left, i64 
     }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-        Pack<O, kWidth> out;
+        compute_t<O> made[kWidth];
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) {
-            if (!kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(before[j])));
-            Op::push(before[j], cast<E>(to_compute(element(x[r], j))), 0);
-            if (kInclusive) out.v[j] = from_compute<O>(cast<O>(Op::result(before[j])));
+            made[j] = scan_element<Op, O, kInclusive>(before[j], cast<E>(to_compute(element(x[r], j))));
         }
         if (kWhole) {
-            store_words<kWidth>(q + row_of(own + r), out);
+            store_words<kWidth>(q + row_of(own + r), stored<O>(made));
         } else if (own + r < n) {
-            store_pack<kWidth>(q + row_of(own + r), out, count);
+            store_pack<kWidth>(q + row_of(own + r), stored<O>(made), count);
         }
     }
 }
