@@ -117,7 +117,7 @@ struct HeldRow {
             if constexpr (kShifted) {
                 const u32 bits = bits_between(at.from, at.to);
                 owned |= u64(bits) << (u * kWidth);
-                if (at.own && bits != (1u << kWidth) - 1) mix(raw[u], filled, bits);
+                if (at.own && bits != (1u << kWidth) - 1) mix<sizeof(T)>(raw[u], filled, bits);
             }
         }
         if constexpr (kChanges) {
@@ -126,18 +126,6 @@ struct HeldRow {
 #pragma unroll
                 for (int j = 0; j < kWidth; ++j) values[u][j] = at(u, j);
             }
-        }
-    }
-    // The words, in which elements without a bit are those of `others`.
-    static DEVICE void mix(Words& words, const Words& others, u32 bits) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-            u32 mask = 0;
-#pragma unroll
-            for (int byte = 0; byte < 4; ++byte) {
-                mask |= bits >> ((4 * k + byte) / sizeof(T)) & 1 ? 0xffu << (8 * byte) : 0;
-            }
-            words.v[k] = (words.v[k] & mask) | (others.v[k] & ~mask);
         }
     }
     DEVICE C at(int u, int j) const { return to_compute(element(bits_as<Pack<T, kWidth>>(raw[u]), j)); }

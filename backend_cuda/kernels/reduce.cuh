@@ -291,6 +291,18 @@ DEVICE void forget_made_of(Pack<u32, N>& words) {
 // A bit for each place of a pack from `first`, which is not negative, to before `last`.
 DEVICE u32 bits_between(int first, int last) { return last <= first ? 0 : ((1u << last) - 1) & (0xffffffffu << first); }
 
+// The words, in which elements of kSize bytes without a bit are those of `others`.
+template <int kSize, int N>
+DEVICE void mix(Pack<u32, N>& words, const Pack<u32, N>& others, u32 bits) {
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+        u32 mask = 0;
+#pragma unroll
+        for (int byte = 0; byte < 4; ++byte) mask |= bits >> ((4 * k + byte) / kSize) & 1 ? 0xffu << (8 * byte) : 0;
+        words.v[k] = (words.v[k] & mask) | (others.v[k] & ~mask);
+    }
+}
+
 // Where a pack starts in a row that has elements, `before` elements past a boundary; in place of one beyond the row's
 // end the last one again, not used: no load is behind a branch.
 template <int kWidth, class I>

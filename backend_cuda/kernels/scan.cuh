@@ -6,12 +6,12 @@
 template <class T>
 constexpr int kPackWidth = sizeof(T) == 1 ? 8 : 16 / sizeof(T);
 
-// The result at the element x, which comes next and is the row's if it is_own. It is not yet rounded to O, if that has
-// 16 bits: `stored` rounds two at a time.
+// The result at the element x, which comes next. It is not yet rounded to O, if that has 16 bits: `stored` rounds two
+// at a time.
 template <class Op, class O, bool kInclusive, class X>
-DEVICE compute_t<O> scan_element(typename Op::State& running, X x, bool is_own = true) {
+DEVICE compute_t<O> scan_element(typename Op::State& running, X x) {
     typename Op::State state = running;
-    if (is_own) Op::push(running, x, 0);
+    Op::push(running, x, 0);
     if (kInclusive) state = running;
     if constexpr (is_same<O, f16> || is_same<O, bf16>) {
         return Op::result(state);
@@ -40,134 +40,391 @@ DEVICE typename Op::State scan_lanes(typename Op::State& total) {
     return lane < kAcross ? Op::identity() : before;
 }
 
-// The states of the threads before this one in a team of kTeam threads, a warp or a block, merged in order; `total`
-// becomes that of the team. `memory` is for a block, and must be another one in the next call.
-template <class Op, int kTeam>
-DEVICE typename Op::State scan_team(typename Op::State& total, typename Op::State* memory) {
-    typename Op::State before = scan_lanes<Op>(total);
-    if constexpr (kTeam > 32) {
-        constexpr int kWarps = kTeam / 32;
-        const int warp = threadIdx.x / 32;
-        if (threadIdx.x % 32 == 0) memory[warp] = total;
-        __syncthreads();
-        typename Op::State warps_before = Op::identity();
-        total = Op::identity();
+// As store_aligned, in as few instructions as there are words. The compiler makes one for each element where it has
+// lost sight of the alignment, as it does in loops whose addresses it makes one from another. It may move loads across
+// these, so no thread must read what another one, or itself before, has stored in this way.
+template <int N, class T>
+DEVICE void store_words(T* p, const Pack<T, N>& x) {
+#ifdef __CUDACC__
+    if constexpr (kWordBytes<T, N> >= 8) {
+        constexpr int kPerWord = kWordBytes<T, N> / 4, words = sizeof(T) * N / kWordBytes<T, N>;
+        u32 raw[words * kPerWord];
+        memcpy(raw, &x, sizeof(raw));
 #pragma unroll
-        for (int w = 0; w < kWarps; ++w) {
-            if (w == warp) warps_before = total;
-            Op::merge(total, memory[w]);
+        for (int i = 0; i < words; ++i) {
+            const u32* w = raw + i * kPerWord;
+            u32* to = reinterpret_cast<u32*>(p) + i * kPerWord;
+            if constexpr (kPerWord == 4) {
+                asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(w[0]), "r"(w[1]), "r"(w[2]),
+                             "r"(w[3]));
+            } else {
+                asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(w[0]), "r"(w[1]));
+            }
         }
-        Op::merge(warps_before, before);
-        before = warps_before;
+        return;
     }
-    return before;
+#endif
+    store_aligned<N>(p, x);
+}
+
+// n consecutive elements as packs on memory's boundaries, in the order of the scan: place i is element i, or n - 1 - i
+// if kReverse. The first pack may begin up to a pack before place 0.
+template <class T, bool kReverse>
+struct Packs {
+    static constexpr int kWidth = kPackWidth<T>, kWords = sizeof(T) * kWidth / 4;
+    using Words = Pack<u32, kWords>;
+    const T* p;
+    i64 n, count;
+    int before, lead;
+
+    DEVICE Packs(const T* first, i64 length) : p(first), n(length), before(elements_past_boundary<kWidth>(first)) {
+        count = ceil_div(n + before, kWidth);
+        lead = kReverse ? int(count * kWidth - before - n) : before;
+    }
+    // The place of the first element of pack k, and where in memory the lowest one of it is.
+    DEVICE i64 place(i64 k) const { return k * kWidth - lead; }
+    DEVICE i64 offset(i64 k) const { return (kReverse ? count - 1 - k : k) * kWidth - before; }
+    // In memory, element j of a pack in the order of the scan.
+    static DEVICE constexpr int at(int j) { return kReverse ? kWidth - 1 - j : j; }
+    // How many of the packs from 0 on, in parts of `part` packs, have no element that is not of the row, but those of
+    // packs behind the row's last.
+    DEVICE i64 whole_parts(i64 part) const {
+        return (n + lead) % kWidth == 0 ? ceil_div(count, part) : (n + lead) / (part * kWidth);
+    }
+    // Pack k, of whose elements [from, to) are of the row; in place of the others fillers.
+    DEVICE Words load(i64 k, int from, int to, T filler) const {
+        const int first = kReverse ? kWidth - to : from, last = kReverse ? kWidth - from : to;
+        Words words = bits_as<Words>(load_range<kWidth>(p + offset(k), first, last));
+        if (first > 0 || last < kWidth) {
+            Pack<T, kWidth> fillers;
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) fillers.v[j] = filler;
+            mix<sizeof(T)>(words, bits_as<Words>(fillers),
+                           bits_between(first > 0 ? first : 0, last < kWidth ? last : kWidth));
+        }
+        return words;
+    }
+    DEVICE Words load_whole(i64 k) const { return load_aligned<kWords>(reinterpret_cast<const u32*>(p + offset(k))); }
+    template <class O>
+    DEVICE void store(O* q, const Pack<O, kWidth>& x, i64 k, int from, int to) const {
+        store_range<kWidth>(q + offset(k), x, kReverse ? kWidth - to : from, kReverse ? kWidth - from : to);
+    }
+};
+
+// kPacks packs of each lane of a warp, which lie next to one another from pack `first` on. Where packs are kWhole, all
+// elements of each are of the row, or it lies behind the row's last, and they are aligned in q, too.
+template <bool kWhole, class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+struct PacksOfWarp {
+    using State = typename Op::State;
+    using Row = Packs<T, kReverse>;
+    static constexpr int kWidth = kPackWidth<T>, kElements = 32 * kPacks * kWidth;
+    i64 first;      // the first pack of lane 0
+    int low, high;  // [low, high) of the warp's elements are of the row
+    // Not elements: the compiler would take words apart where those of the row meet the others, and wait for them
+    // there.
+    typename Row::Words x[kPacks];
+
+    // `empty` is the state of no elements, of which the result as an element, pushed, changes nothing.
+    DEVICE void load(const Row& row, i64 first_pack, State empty) {
+        first = first_pack;
+        const i64 place = row.place(first);
+        low = kWhole ? 0 : int(max_i64(0, -place));
+        high = int(max_i64(0, min_i64(kElements, row.n - place)));
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) {
+            const int own = own_place(u);
+            if (!kWhole) {
+                x[u] = row.load(pack(u), low - own, high - own, from_compute<T>(cast<T>(Op::result(empty))));
+            } else if (own < high) {
+                x[u] = row.load_whole(pack(u));
+            } else {
+                x[u] = {};
+            }
+        }
+    }
+    DEVICE i64 pack(int u) const { return first + u * 32 + threadIdx.x % 32; }
+    // The place in the warp's elements of the first one of pack u.
+    static DEVICE int own_place(int u) { return (u * 32 + int(threadIdx.x % 32)) * kWidth; }
+    DEVICE auto at(int u, int j) const {
+        return cast<E>(to_compute(element(bits_as<Pack<T, kWidth>>(x[u]), Row::at(j))));
+    }
+
+    // The state of the warp's elements; before[u] becomes that of those before pack u.
+    DEVICE State scan(State (&before)[kPacks]) const {
+        State all = Op::identity();
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) {
+            State total = Op::identity();
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) Op::push(total, at(u, j), 0);
+            before[u] = all;
+            Op::merge(before[u], scan_lanes<Op>(total));
+            Op::merge(all, total);
+        }
+        return all;
+    }
+    // made[j] is that of place j of pack u.
+    DEVICE void store(const Row& row, O* q, int u, const compute_t<O> (&made)[kWidth]) const {
+        compute_t<O> in_memory[kWidth];
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) in_memory[Row::at(j)] = made[j];
+        const int own = own_place(u);
+        if (!kWhole) {
+            row.store(q, stored<O>(in_memory), pack(u), low - own, high - own);
+        } else if (own < high) {
+            store_words<kWidth>(q + row.offset(pack(u)), stored<O>(in_memory));
+        }
+    }
+    // The scan of all packs, after `start`.
+    DEVICE void store_scan(const Row& row, O* q, State start, const State (&before)[kPacks]) const {
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) {
+            State running = start;
+            Op::merge(running, before[u]);
+            compute_t<O> made[kWidth];
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) made[j] = scan_element<Op, O, kInclusive>(running, at(u, j));
+            store(row, q, u, made);
+        }
+    }
+};
+
+// Parts [from, to) of a row, each of kPacks packs of each of kTeam threads, a warp's next to one another, and the next
+// part on its way. `carry` is the state of the parts before, and becomes that of these, too.
+template <bool kWhole, class Op, class E, int kTeam, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_parts(const Packs<T, kReverse>& row, O* q, i64 from, i64 to, typename Op::State empty,
+                       typename Op::State& carry) {
+    using State = typename Op::State;
+    using Part = PacksOfWarp<kWhole, Op, E, kPacks, kReverse, kInclusive, T, O>;
+    constexpr int kWarps = kTeam / 32;
+    alignas(16) __shared__ State memory[2][kWarps];
+    const int warp = threadIdx.x % kTeam / 32;
+    Part next;
+    if (from < to) next.load(row, from * kTeam * kPacks + warp * 32 * kPacks, empty);
+    for (i64 part = from; part < to; ++part) {
+        const Part here = next;
+        if (part + 1 < to) next.load(row, here.first + kTeam * kPacks, empty);
+        State before[kPacks], start = carry;
+        const State total = here.scan(before);
+        if constexpr (kWarps == 1) {
+            Op::merge(carry, total);
+        } else {
+            if (threadIdx.x % 32 == 0) memory[part % 2][warp] = total;
+            __syncthreads();
+#pragma unroll
+            for (int w = 0; w < kWarps; ++w) {
+                const State other = memory[part % 2][w];
+                if (w < warp) Op::merge(start, other);
+                Op::merge(carry, other);
+            }
+        }
+        here.store_scan(row, q, start, before);
+    }
 }
 
 // q[i] = the elements of p up to i (kInclusive) or before it, reduced; from the end if kReverse. E is the type whose
-// elements Op takes, and first_state what precedes all elements. Packs follow memory's boundaries, and each thread
-// takes one at a time, the next one on its way.
-template <class Op, class E, int kTeam, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State first_state) {
-    constexpr int kWidth = kPackWidth<T>, kWarps = kTeam / 32;
-    using State = typename Op::State;
-    __shared__ State memory[2][kWarps];
-    const int member = threadIdx.x % kTeam, before = elements_past_boundary<kWidth>(p);
-    const i64 packs = ceil_div(n + before, kWidth);
-    struct Place {
-        i64 start;
-        int from, to;
-    };
-    auto place = [&](i64 k) -> Place {
-        if (k >= packs) return {0, 0, 0};
-        const i64 start = (kReverse ? packs - 1 - k : k) * kWidth - before;
-        return {start, start < 0 ? int(-start) : 0, int(min_i64(kWidth, n - start))};
-    };
-    Place at = place(member);
-    Pack<T, kWidth> next = load_range<kWidth>(p + at.start, at.from, at.to);
-    State carry = first_state;
-    int parity = 0;
-    for (i64 first = 0; first < packs; first += kTeam) {
-        const Pack<T, kWidth> x = next;
-        const Place here = at;
-        at = place(first + kTeam + member);
-        next = load_range<kWidth>(p + at.start, at.from, at.to);
-
-        // All but a row's first and last pack are whole: nothing is asked of their elements.
-        const bool is_whole = here.from == 0 && here.to == kWidth;
-        auto at_place = [&](int k) { return kReverse ? kWidth - 1 - k : k; };
-        auto is_own = [&](int j) { return j >= here.from && j < here.to; };
-        auto element_at = [&](int j) { return cast<E>(to_compute(element(x, j))); };
-        State total = Op::identity();
-        if (is_whole) {
-#pragma unroll
-            for (int k = 0; k < kWidth; ++k) Op::push(total, element_at(at_place(k)), 0);
+// elements Op takes, and `empty` what precedes all elements. A team of kTeam threads has a row.
+template <class Op, class E, int kTeam, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State empty) {
+    const Packs<T, kReverse> row(p, n);
+    const i64 parts = ceil_div(row.count, kTeam * kPacks);
+    // Nothing is asked of the elements of parts [first, last).
+    const i64 first = row.lead > 0 ? 1 : 0;
+    i64 last = is_aligned<kPackWidth<T>>(q - row.before) ? row.whole_parts(kTeam * kPacks) : first;
+    if (last < first) last = first;
+    typename Op::State carry = empty;
+#pragma unroll 1
+    for (i64 from = 0; from < parts;) {
+        if (from >= first && from < last) {
+            scan_parts<true, Op, E, kTeam, kPacks, kReverse, kInclusive>(row, q, from, last, empty, carry);
+            from = last;
         } else {
+            const i64 to = from < first ? first : parts;
+            scan_parts<false, Op, E, kTeam, kPacks, kReverse, kInclusive>(row, q, from, to, empty, carry);
+            from = to;
+        }
+        if constexpr (kTeam > 32) __syncthreads();
+    }
+}
+
+// The scan of each of `rows` short rows of n elements, one after the other in memory, by a warp: it goes over them as
+// if they were one, kPacks packs a lane at a time, and begins again where a row does.
+// Where packs are kWhole, each is of one row and aligned in q, too: then nothing is asked of their elements.
+template <bool kWhole, class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_packs_of_rows(const Packs<T, kReverse>& row, O* q, i64 n, typename Op::State empty) {
+    using State = typename Op::State;
+    constexpr int kWidth = kPackWidth<T>;
+    const int lane = threadIdx.x % 32;
+    const u32 lanes_before = (1u << lane) - 1;
+    // Where in its row this lane's pack begins, and how much further the next one does.
+    i64 dividend = row.place(lane) + kWidth * n, stride = 32 * kWidth;
+    i64 in_row = take_coordinate(dividend, n);
+    const i64 step = take_coordinate(stride, n);
+    const int every = int(min_i64(n, kWidth));
+    State carry = empty;
+    for (i64 first = 0; first < row.count; first += 32 * kPacks) {
+        PacksOfWarp<kWhole, Op, E, kPacks, kReverse, kInclusive, T, O> packs;
+        packs.load(row, first, empty);
 #pragma unroll
-            for (int k = 0; k < kWidth; ++k) {
-                if (is_own(at_place(k))) Op::push(total, element_at(at_place(k)), 0);
+        for (int u = 0; u < kPacks; ++u) {
+            if (u * 32 * kWidth >= packs.high) break;  // all of the warp
+            const int start = in_row == 0 ? 0 : int(min_i64(n - in_row, kWidth));
+            int next = start;
+            // Whether a row begins with element j; `next` is where the next one does.
+            auto begins = [&](int j) { return kWhole ? j == 0 && start == 0 : j == next; };
+            State total = Op::identity();
+            bool has_start = false;
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) {
+                if (begins(j)) {
+                    next += every;
+                    total = Op::identity();
+                    has_start = true;
+                }
+                Op::push(total, packs.at(u, j), 0);
+            }
+            // Each lane's state since the last start of a row up to its end, as far back as the warp goes.
+            const u32 starts = __ballot_sync(0xffffffffu, has_start);
+            const int head = has_start ? lane : max_i64(0, 31 - __clz(starts & lanes_before));
+            State inclusive = total;
+#pragma unroll
+            for (int distance = 1; distance < 32; distance *= 2) {
+                State earlier = shuffle_up(inclusive, distance);
+                if (lane - distance >= head) {
+                    Op::merge(earlier, inclusive);
+                    inclusive = earlier;
+                }
+            }
+            const State earlier = shuffle_up(inclusive, 1), last = shuffle_from(inclusive, 31);
+            State running = starts & lanes_before ? empty : carry;
+            if (lane > 0) Op::merge(running, earlier);
+            if (starts) carry = empty;
+            Op::merge(carry, last);
+
+            compute_t<O> made[kWidth];
+            next = start;
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) {
+                if (begins(j)) {
+                    next += every;
+                    running = empty;
+                }
+                made[j] = scan_element<Op, O, kInclusive>(running, packs.at(u, j));
+            }
+            packs.store(row, q, u, made);
+            in_row += step;
+            if (in_row >= n) in_row -= n;
+        }
+    }
+}
+template <class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_short_rows(const T* p, O* q, i64 rows, i64 n, typename Op::State empty) {
+    constexpr int kWidth = kPackWidth<T>;
+    const Packs<T, kReverse> row(p, rows * n);
+    if (n % kWidth == 0 && row.before == 0 && is_aligned<kWidth>(q)) {
+        scan_packs_of_rows<true, Op, E, kPacks, kReverse, kInclusive>(row, q, n, empty);
+    } else {
+        scan_packs_of_rows<false, Op, E, kPacks, kReverse, kInclusive>(row, q, n, empty);
+    }
+}
+
+// A pack's width of columns of p and q, or the first `count` of them, that have n rows, `inner` elements apart; row 0
+// is the scan's first, the last one in memory if kReverse. Where columns are kWhole, there are kWidth, and packs are
+// aligned in p and in q.
+template <bool kWhole, class E, bool kReverse, class T, class O>
+struct PackOfColumns {
+    static constexpr int kWidth = kPackWidth<T>, kWords = sizeof(T) * kWidth / 4;
+    using Words = Pack<u32, kWords>;
+    const T* p;
+    O* q;
+    i64 n, inner;
+    int count;
+
+    DEVICE i64 offset(i64 row) const { return (kReverse ? n - 1 - row : row) * inner; }
+    // How many of the kRows rows from `first` on there are.
+    template <int kRows>
+    DEVICE int rows_from(i64 first) const {
+        return int(max_i64(0, min_i64(kRows, n - first)));
+    }
+    // Rows from `first` on; those that are not there are zeros, and as they are the last, it does not matter what their
+    // states are.
+    template <int kRows>
+    DEVICE void load(Words (&x)[kRows], i64 first) const {
+        const int rows = rows_from<kRows>(first);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            const T* const pack = p + offset(first + r);
+            if (!kWhole) {
+                x[r] = bits_as<Words>(load_pack<kWidth>(pack, r < rows ? count : 0));
+            } else if (r < rows) {
+                x[r] = load_aligned<kWords>(reinterpret_cast<const u32*>(pack));
+            } else {
+                x[r] = {};
             }
         }
-        State running = carry;
-        Op::merge(running, scan_team<Op, kTeam>(total, memory[parity]));
-        Op::merge(carry, total);
-        parity ^= 1;
-
-        compute_t<O> made[kWidth];
-        auto step = [&](int j, bool wanted) {
-            made[j] = scan_element<Op, O, kInclusive>(running, element_at(j), wanted);
-        };
-        if (is_whole) {
-#pragma unroll
-            for (int k = 0; k < kWidth; ++k) step(at_place(k), true);
-        } else {
-#pragma unroll
-            for (int k = 0; k < kWidth; ++k) step(at_place(k), is_own(at_place(k)));
-        }
-        store_range<kWidth>(q + here.start, stored<O>(made), here.from, here.to);
     }
+    static DEVICE auto at(const Words& x, int j) {
+        return cast<E>(to_compute(element(bits_as<Pack<T, kWidth>>(x), j)));
+    }
+    // The states of each column's elements in kRows rows.
+    template <class Op, int kRows>
+    static DEVICE typename Op::State total(const Words (&x)[kRows], int column) {
+        typename Op::State state = Op::identity();
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) Op::push(state, at(x[r], column), 0);
+        return state;
+    }
+    // The scan of rows from `first` on, after the states `running`, which become those after these rows.
+    template <class Op, bool kInclusive, int kRows>
+    DEVICE void store_scan(const Words (&x)[kRows], i64 first, typename Op::State (&running)[kWidth]) const {
+        const int rows = rows_from<kRows>(first);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            compute_t<O> made[kWidth];
+#pragma unroll
+            for (int j = 0; j < kWidth; ++j) made[j] = scan_element<Op, O, kInclusive>(running[j], at(x[r], j));
+            if (r >= rows) continue;
+            if (kWhole) {
+                store_words<kWidth>(q + offset(first + r), stored<O>(made));
+            } else {
+                store_pack<kWidth>(q + offset(first + r), stored<O>(made), count);
+            }
+        }
+    }
+};
+template <class T, class O>
+DEVICE bool are_columns_whole(const T* p, const O* q, i64 inner, i64 count) {
+    constexpr int kWidth = kPackWidth<T>;
+    return count >= kWidth && are_aligned<kWidth>(p, inner) && are_aligned<kWidth>(q, inner);
 }
 
 // q[r][c] = the elements of column c of p up to row r, reduced: as scan_row, of a block's columns. p and q are (n,
 // inner) and begin at the block's first column, of which it has kAcross packs, `left` at most; its threads are kAcross
 // wide, and each takes kRows rows at a time, the next ones on their way.
-template <class Op, class E, int kThreads, int kAcross, int kRows, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_columns(const T* p, O* q, i64 n, i64 inner, i64 left, typename Op::State first_state) {
-    constexpr int kWidth = kPackWidth<T>, kDown = kThreads / kAcross, kWarps = kThreads / 32;
+template <bool kWhole, class Op, class E, int kThreads, int kAcross, int kRows, bool kReverse, bool kInclusive, class T,
+          class O>
+DEVICE void scan_packs_of_columns(const T* p, O* q, i64 n, i64 inner, i64 left, typename Op::State empty) {
     using State = typename Op::State;
+    using Columns = PackOfColumns<kWhole, E, kReverse, T, O>;
+    constexpr int kWidth = Columns::kWidth, kDown = kThreads / kAcross, kWarps = kThreads / 32;
     __shared__ State memory[2][kWarps][kAcross][kWidth];
     const int across = threadIdx.x % kAcross, down = threadIdx.x / kAcross, warp = threadIdx.x / 32;
     const int count = int(max_i64(0, min_i64(kWidth, left - across * kWidth)));
-    p += across * kWidth;
-    q += across * kWidth;
-    auto row_of = [&](i64 k) { return (kReverse ? n - 1 - k : k) * inner; };
-    Pack<T, kWidth> next[kRows];
-    auto load = [&](i64 first) {
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-            const i64 k = first + down * kRows + r;
-            next[r] = load_pack<kWidth>(p + row_of(k), k < n ? count : 0);
-        }
-    };
-    load(0);
+    const Columns columns{p + across * kWidth, q + across * kWidth, n, inner, count};
+    typename Columns::Words next[kRows], x[kRows];
+    columns.load(next, down * kRows);
     State carry[kWidth];
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) carry[j] = first_state;
+    for (int j = 0; j < kWidth; ++j) carry[j] = empty;
     int parity = 0;
     for (i64 first = 0; first < n; first += kDown * kRows) {
-        Pack<T, kWidth> x[kRows];
 #pragma unroll
         for (int r = 0; r < kRows; ++r) x[r] = next[r];
-        load(first + kDown * kRows);
-        const i64 own = first + down * kRows;
-
+        columns.load(next, first + (kDown + down) * kRows);
         State before[kWidth];
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) {
-            State total = Op::identity();
-#pragma unroll
-            for (int r = 0; r < kRows; ++r) {
-                if (own + r < n) Op::push(total, cast<E>(to_compute(element(x[r], j))), 0);
-            }
+            State total = Columns::template total<Op>(x, j);
             before[j] = scan_lanes<Op, kAcross>(total);
             if (threadIdx.x % 32 < kAcross) memory[parity][warp][across][j] = total;
         }
@@ -185,176 +442,42 @@ DEVICE void scan_columns(const T* p, O* q, i64 n, i64 inner, i64 left, typename 
             before[j] = running;
         }
         parity ^= 1;
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-            compute_t<O> made[kWidth];
-#pragma unroll
-            for (int j = 0; j < kWidth; ++j) {
-                made[j] = scan_element<Op, O, kInclusive>(before[j], cast<E>(to_compute(element(x[r], j))));
-            }
-            if (own + r < n) store_pack<kWidth>(q + row_of(own + r), stored<O>(made), count);
-        }
+        columns.template store_scan<Op, kInclusive>(x, first + down * kRows, before);
     }
 }
-
-// n consecutive elements as packs on memory's boundaries, in the order of the scan: place i is element i, or n - 1 - i
-// if kReverse. The first pack may begin up to a pack before place 0.
-template <class T, bool kReverse>
-struct Packs {
-    static constexpr int kWidth = kPackWidth<T>;
-    const T* p;
-    i64 n, count;
-    int before, lead;
-
-    DEVICE Packs(const T* first, i64 length) : p(first), n(length), before(elements_past_boundary<kWidth>(first)) {
-        count = ceil_div(n + before, kWidth);
-        lead = kReverse ? int(count * kWidth - before - n) : before;
-    }
-    // The place of the first element of pack k, and where in memory the lowest one of it is.
-    DEVICE i64 place(i64 k) const { return k * kWidth - lead; }
-    DEVICE i64 offset(i64 k) const { return (kReverse ? count - 1 - k : k) * kWidth - before; }
-    // In memory, element j of a pack in the order of the scan.
-    static DEVICE constexpr int at(int j) { return kReverse ? kWidth - 1 - j : j; }
-    // Pack k, of whose elements [from, to) are of the row.
-    DEVICE Pack<T, kWidth> load(i64 k, int from, int to) const {
-        return load_range<kWidth>(p + offset(k), kReverse ? kWidth - to : from, kReverse ? kWidth - from : to);
-    }
-    template <class O>
-    DEVICE void store(O* q, const Pack<O, kWidth>& x, i64 k, int from, int to) const {
-        store_range<kWidth>(q + offset(k), x, kReverse ? kWidth - to : from, kReverse ? kWidth - from : to);
-    }
-};
-
-// The scan of each of `rows` short rows of n elements, one after the other in memory, by a warp: it goes over them as
-// if they were one, kPacks packs a lane at a time, and begins again where a row does.
-// Where packs are kWhole, each is of one row and aligned in q, too: then nothing is asked of their elements.
-template <bool kWhole, class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_packs_of_rows(const Packs<T, kReverse>& packs, O* q, i64 n, typename Op::State first_state) {
-    using State = typename Op::State;
-    constexpr int kWidth = kPackWidth<T>;
-    const int lane = threadIdx.x % 32;
-    const u32 lanes_before = (1u << lane) - 1;
-    // Where in its row this lane's pack begins, and how much further the next one does.
-    i64 dividend = packs.place(lane) + kWidth * n, stride = 32 * kWidth;
-    i64 in_row = take_coordinate(dividend, n);
-    const i64 step = take_coordinate(stride, n);
-    const int every = int(min_i64(n, kWidth));
-    State carry = first_state;
-    for (i64 first = 0; first < packs.count; first += 32 * kPacks) {
-        const i64 place = packs.place(first);
-        const int low = int(max_i64(0, -place)), high = int(min_i64(32 * kPacks * kWidth, packs.n - place));
-        Pack<T, kWidth> x[kPacks];
-#pragma unroll
-        for (int u = 0; u < kPacks; ++u) {
-            const int own = (u * 32 + lane) * kWidth;
-            const i64 k = first + u * 32 + lane;
-            if (!kWhole) {
-                x[u] = packs.load(k, low - own, high - own);
-            } else if (own < high) {
-                x[u] = load_aligned<kWidth>(packs.p + packs.offset(k));
-            } else {
-                x[u] = Pack<T, kWidth>{};
-            }
-        }
-#pragma unroll
-        for (int u = 0; u < kPacks; ++u) {
-            if (u * 32 * kWidth >= high) break;  // all of the warp
-            const int own = (u * 32 + lane) * kWidth, from = low - own, to = high - own;
-            const int start = in_row == 0 ? 0 : int(min_i64(n - in_row, kWidth));
-            int next = start;
-            // Whether a row begins with element j; `next` is where the next one does.
-            auto begins = [&](int j) { return kWhole ? j == 0 && start == 0 : j == next; };
-            auto is_own = [&](int j) { return kWhole || (j >= from && j < to); };
-            State total = Op::identity();
-            bool has_start = false;
-#pragma unroll
-            for (int j = 0; j < kWidth; ++j) {
-                if (begins(j)) {
-                    next += every;
-                    total = Op::identity();
-                    has_start = true;
-                }
-                if (is_own(j)) Op::push(total, cast<E>(to_compute(element(x[u], packs.at(j)))), 0);
-            }
-            // Each lane's state since the last start of a row up to its end, as far back as the warp goes.
-            const u32 starts = __ballot_sync(0xffffffffu, has_start);
-            const int head = has_start ? lane : max_i64(0, 31 - __clz(starts & lanes_before));
-            State inclusive = total;
-#pragma unroll
-            for (int distance = 1; distance < 32; distance *= 2) {
-                State earlier = shuffle_up(inclusive, distance);
-                if (lane - distance >= head) {
-                    Op::merge(earlier, inclusive);
-                    inclusive = earlier;
-                }
-            }
-            const State earlier = shuffle_up(inclusive, 1), last = shuffle_from(inclusive, 31);
-            State running = starts & lanes_before ? first_state : carry;
-            if (lane > 0) Op::merge(running, earlier);
-            if (starts) carry = first_state;
-            Op::merge(carry, last);
-
-            compute_t<O> made[kWidth];
-            next = start;
-#pragma unroll
-            for (int j = 0; j < kWidth; ++j) {
-                if (begins(j)) {
-                    next += every;
-                    running = first_state;
-                }
-                const auto next_x = cast<E>(to_compute(element(x[u], packs.at(j))));
-                made[packs.at(j)] = scan_element<Op, O, kInclusive>(running, next_x, is_own(j));
-            }
-            const i64 k = first + u * 32 + lane;
-            if (!kWhole) {
-                packs.store(q, stored<O>(made), k, from, to);
-            } else if (to > 0) {
-                store_words<kWidth>(q + packs.offset(k), stored<O>(made));
-            }
-            in_row += step;
-            if (in_row >= n) in_row -= n;
-        }
-    }
-}
-template <class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_short_rows(const T* p, O* q, i64 rows, i64 n, typename Op::State first_state) {
-    constexpr int kWidth = kPackWidth<T>;
-    const Packs<T, kReverse> packs(p, rows * n);
-    if (n % kWidth == 0 && packs.before == 0 && is_aligned<kWidth>(q)) {
-        scan_packs_of_rows<true, Op, E, kPacks, kReverse, kInclusive>(packs, q, n, first_state);
+template <class Op, class E, int kThreads, int kAcross, int kRows, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_columns(const T* p, O* q, i64 n, i64 inner, i64 left, typename Op::State empty) {
+    if (are_columns_whole(p, q, inner, left / kAcross)) {
+        scan_packs_of_columns<true, Op, E, kThreads, kAcross, kRows, kReverse, kInclusive>(p, q, n, inner, left, empty);
     } else {
-        scan_packs_of_rows<false, Op, E, kPacks, kReverse, kInclusive>(packs, q, n, first_state);
+        scan_packs_of_columns<false, Op, E, kThreads, kAcross, kRows, kReverse, kInclusive>(p, q, n, inner, left,
+                                                                                            empty);
     }
 }
 
 // As scan_columns, of the `count` columns that one thread takes, kRows rows at a time, the next ones on their way.
-template <class Op, class E, int kRows, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_own_columns(const T* p, O* q, i64 n, i64 inner, int count, typename Op::State first_state) {
-    constexpr int kWidth = kPackWidth<T>;
-    auto row_of = [&](i64 k) { return (kReverse ? n - 1 - k : k) * inner; };
-    Pack<T, kWidth> next[kRows];
-    auto load = [&](i64 first) {
+template <bool kWhole, class Op, class E, int kRows, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_pack_of_columns(const T* p, O* q, i64 n, i64 inner, int count, typename Op::State empty) {
+    using Columns = PackOfColumns<kWhole, E, kReverse, T, O>;
+    const Columns columns{p, q, n, inner, count};
+    typename Columns::Words next[kRows], x[kRows];
+    columns.load(next, 0);
+    typename Op::State running[Columns::kWidth];
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) next[r] = load_pack<kWidth>(p + row_of(first + r), first + r < n ? count : 0);
-    };
-    load(0);
-    typename Op::State running[kWidth];
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) running[j] = first_state;
+    for (int j = 0; j < Columns::kWidth; ++j) running[j] = empty;
     for (i64 first = 0; first < n; first += kRows) {
-        Pack<T, kWidth> x[kRows];
 #pragma unroll
         for (int r = 0; r < kRows; ++r) x[r] = next[r];
-        load(first + kRows);
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-            compute_t<O> made[kWidth];
-#pragma unroll
-            for (int j = 0; j < kWidth; ++j) {
-                made[j] = scan_element<Op, O, kInclusive>(running[j], cast<E>(to_compute(element(x[r], j))));
-            }
-            if (first + r < n) store_pack<kWidth>(q + row_of(first + r), stored<O>(made), count);
-        }
+        columns.load(next, first + kRows);
+        columns.template store_scan<Op, kInclusive>(x, first, running);
+    }
+}
+template <class Op, class E, int kRows, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_own_columns(const T* p, O* q, i64 n, i64 inner, int count, typename Op::State empty) {
+    if (are_columns_whole(p, q, inner, count)) {
+        scan_pack_of_columns<true, Op, E, kRows, kReverse, kInclusive>(p, q, n, inner, count, empty);
+    } else {
+        scan_pack_of_columns<false, Op, E, kRows, kReverse, kInclusive>(p, q, n, inner, count, empty);
     }
 }
 
@@ -434,70 +557,20 @@ DEVICE State await_state(const u64* slot) {
     return states[0];
 }
 
-// As store_aligned, in as few instructions as there are words. The compiler makes one for each element where it has
-// lost sight of the alignment, as it does in loops whose addresses it makes one from another. In return it moves no
-// load across these, so loops whose loads it should begin early are better off with store_aligned.
-template <int N, class T>
-DEVICE void store_words(T* p, const Pack<T, N>& x) {
-#ifdef __CUDACC__
-    if constexpr (kWordBytes<T, N> >= 8) {
-        constexpr int kPerWord = kWordBytes<T, N> / 4, words = sizeof(T) * N / kWordBytes<T, N>;
-        u32 raw[words * kPerWord];
-        memcpy(raw, &x, sizeof(raw));
-#pragma unroll
-        for (int i = 0; i < words; ++i) {
-            const u32* w = raw + i * kPerWord;
-            u32* to = reinterpret_cast<u32*>(p) + i * kPerWord;
-            if constexpr (kPerWord == 4) {
-                asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(w[0]), "r"(w[1]), "r"(w[2]),
-                             "r"(w[3])
-                             : "memory");
-            } else {
-                asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(w[0]), "r"(w[1]) : "memory");
-            }
-        }
-        return;
-    }
-#endif
-    store_aligned<N>(p, x);
-}
-
-// One tile of a row of n elements, kPacks packs a thread, a warp's packs next to one another. `slots` are the row's:
-// the totals of its tiles, then the states up to the end of each group of kThreads of them. Where the tile is kWhole,
-// all of its elements are of the row, and packs are aligned in q, too: then nothing is asked of them.
+// One tile of a row, kPacks packs a thread. `slots` are the row's: the totals of its tiles, then the states up to the
+// end of each group of kThreads of them.
 template <bool kWhole, class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_packs_of_tile(const Packs<T, kReverse>& packs, O* q, i64 tile, i64 tiles, u64* slots,
-                               typename Op::State first_state) {
+DEVICE void scan_packs_of_tile(const Packs<T, kReverse>& row, O* q, i64 tile, i64 tiles, u64* slots,
+                               typename Op::State empty) {
     using State = typename Op::State;
-    constexpr int kWidth = kPackWidth<T>, kWarps = kThreads / 32, kWords = kSlotWords<State>;
+    constexpr int kWarps = kThreads / 32, kWords = kSlotWords<State>;
     alignas(16) __shared__ State memory[kWarps];  // or a load of 16 bytes of it would begin in another array
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const i64 first = (tile * kWarps + warp) * 32 * kPacks, place = packs.place(first);
-    const int low = int(max_i64(0, -place)), high = int(max_i64(0, min_i64(32 * kPacks * kWidth, packs.n - place)));
-    auto is_own = [=](int u, int j) {
-        const int at = (u * 32 + lane) * kWidth + j;
-        return kWhole || (at >= low && at < high);
-    };
-    Pack<T, kWidth> x[kPacks];
-#pragma unroll
-    for (int u = 0; u < kPacks; ++u) {
-        const i64 k = first + u * 32 + lane;
-        const int own = (u * 32 + lane) * kWidth;
-        x[u] = kWhole ? load_aligned<kWidth>(packs.p + packs.offset(k)) : packs.load(k, low - own, high - own);
-    }
-    State before[kPacks], total_of_warp = Op::identity();
-#pragma unroll
-    for (int u = 0; u < kPacks; ++u) {
-        State total = Op::identity();
-#pragma unroll
-        for (int j = 0; j < kWidth; ++j) {
-            if (is_own(u, j)) Op::push(total, cast<E>(to_compute(element(x[u], packs.at(j)))), 0);
-        }
-        before[u] = total_of_warp;
-        Op::merge(before[u], scan_lanes<Op>(total));
-        Op::merge(total_of_warp, total);
-    }
-    if (lane == 0) memory[warp] = total_of_warp;
+    const int warp = threadIdx.x / 32;
+    PacksOfWarp<kWhole, Op, E, kPacks, kReverse, kInclusive, T, O> packs;
+    packs.load(row, (tile * kWarps + warp) * 32 * kPacks, empty);
+    State before[kPacks];
+    const State total_of_warp = packs.scan(before);
+    if (threadIdx.x % 32 == 0) memory[warp] = total_of_warp;
     __syncthreads();
     State warps_before = Op::identity(), total = Op::identity();
 #pragma unroll
@@ -512,7 +585,7 @@ DEVICE void scan_packs_of_tile(const Packs<T, kReverse>& packs, O* q, i64 tile, 
     State running = Op::identity();
     if (threadIdx.x < in_group) running = await_state<State>(slots + (group * kThreads + threadIdx.x) * kWords);
     running = merge_block<Op, kThreads>(running);
-    State start = group > 0 ? await_state<State>(slots + (tiles + group - 1) * kWords) : first_state;
+    State start = group > 0 ? await_state<State>(slots + (tiles + group - 1) * kWords) : empty;
     Op::merge(start, running);
     if (threadIdx.x == 0 && in_group == kThreads - 1) {
         State end = start;
@@ -520,70 +593,42 @@ DEVICE void scan_packs_of_tile(const Packs<T, kReverse>& packs, O* q, i64 tile, 
         publish(slots + (tiles + group) * kWords, end);
     }
     Op::merge(start, warps_before);
-#pragma unroll
-    for (int u = 0; u < kPacks; ++u) {
-        State running = start;
-        Op::merge(running, before[u]);
-        compute_t<O> made[kWidth];
-#pragma unroll
-        for (int j = 0; j < kWidth; ++j) {
-            const auto next = cast<E>(to_compute(element(x[u], packs.at(j))));
-            made[packs.at(j)] = scan_element<Op, O, kInclusive>(running, next, is_own(u, j));
-        }
-        const i64 k = first + u * 32 + lane;
-        const int own = (u * 32 + lane) * kWidth;
-        if (kWhole) {
-            store_words<kWidth>(q + packs.offset(k), stored<O>(made));
-        } else {
-            packs.store(q, stored<O>(made), k, low - own, high - own);
-        }
-    }
+    packs.store_scan(row, q, start, before);
 }
 template <class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_tile(const T* p, O* q, i64 n, i64 tile, i64 tiles, u64* slots, typename Op::State first_state) {
-    constexpr int kWidth = kPackWidth<T>;
-    const Packs<T, kReverse> packs(p, n);
-    const i64 place = packs.place(tile * kThreads * kPacks);
-    if (place >= 0 && place + kThreads * kPacks * kWidth <= n && is_aligned<kWidth>(q - packs.before)) {
-        scan_packs_of_tile<true, Op, E, kThreads, kPacks, kReverse, kInclusive>(packs, q, tile, tiles, slots,
-                                                                                first_state);
+DEVICE void scan_tile(const T* p, O* q, i64 n, i64 tile, i64 tiles, u64* slots, typename Op::State empty) {
+    const Packs<T, kReverse> row(p, n);
+    const bool has_start = tile == 0 && row.lead > 0;
+    if (!has_start && tile < row.whole_parts(kThreads * kPacks) && is_aligned<kPackWidth<T>>(q - row.before)) {
+        scan_packs_of_tile<true, Op, E, kThreads, kPacks, kReverse, kInclusive>(row, q, tile, tiles, slots, empty);
     } else {
-        scan_packs_of_tile<false, Op, E, kThreads, kPacks, kReverse, kInclusive>(packs, q, tile, tiles, slots,
-                                                                                 first_state);
+        scan_packs_of_tile<false, Op, E, kThreads, kPacks, kReverse, kInclusive>(row, q, tile, tiles, slots, empty);
     }
 }
 
 // One tile of a block's columns: kThreads / kAcross * kRows rows of them. p and q are as in scan_columns; `slots` are
-// those of these columns, a row of slots for each tile and for each group of kGroup tiles. Where the tile is kWhole, it
-// has all of its rows and columns, in aligned packs: then nothing is asked of them.
+// those of these columns, a row of slots for each tile and for each group of kGroup tiles.
 template <bool kWhole, class Op, class E, int kThreads, int kAcross, int kRows, int kGroup, bool kReverse,
           bool kInclusive, class T, class O>
 DEVICE void scan_rows_of_tile(const T* p, O* q, i64 n, i64 inner, i64 left, i64 tile, i64 tiles, u64* slots,
-                              typename Op::State first_state) {
+                              typename Op::State empty) {
     using State = typename Op::State;
-    constexpr int kWidth = kPackWidth<T>, kDown = kThreads / kAcross, kWarps = kThreads / 32;
+    using Columns = PackOfColumns<kWhole, E, kReverse, T, O>;
+    constexpr int kWidth = Columns::kWidth, kDown = kThreads / kAcross, kWarps = kThreads / 32;
     constexpr int kColumns = kAcross * kWidth, kReaders = kThreads / kColumns, kEach = kGroup / kReaders;
     constexpr int kWords = kSlotWords<State>, kTileWords = kColumns * kWords;
     static_assert(kThreads % kColumns == 0 && kGroup % kReaders == 0);
     __shared__ State memory[kWarps][kColumns], read[kReaders][kColumns];
     const int across = threadIdx.x % kAcross, down = threadIdx.x / kAcross, warp = threadIdx.x / 32;
     const int count = int(max_i64(0, min_i64(kWidth, left - across * kWidth)));
+    const Columns columns{p + across * kWidth, q + across * kWidth, n, inner, count};
     const i64 own = (tile * kDown + down) * kRows;
-    auto row_of = [&](i64 k) { return (kReverse ? n - 1 - k : k) * inner + across * kWidth; };
-    Pack<T, kWidth> x[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-        const T* const pack = p + row_of(own + r);
-        x[r] = kWhole ? load_aligned<kWidth>(pack) : load_pack<kWidth>(pack, own + r < n ? count : 0);
-    }
+    typename Columns::Words x[kRows];
+    columns.load(x, own);
     State before[kWidth];
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) {
-        State total = Op::identity();
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-            if (kWhole || own + r < n) Op::push(total, cast<E>(to_compute(element(x[r], j))), 0);
-        }
+        State total = Columns::template total<Op>(x, j);
         before[j] = scan_lanes<Op, kAcross>(total);
         if (threadIdx.x % 32 < kAcross) memory[warp][across * kWidth + j] = total;
     }
@@ -607,7 +652,7 @@ DEVICE void scan_rows_of_tile(const T* p, O* q, i64 n, i64 inner, i64 left, i64 
     for (int k = 0; k < kEach; ++k) {
         if (k < to_read) Op::merge(sum, states[k]);
     }
-    State start = first_state;
+    State start = empty;
     if (reader == 0 && group > 0) start = await_state<State>(slot + (tiles + group - 1) * kTileWords);
     read[reader][column] = sum;
     __syncthreads();
@@ -633,31 +678,17 @@ DEVICE void scan_rows_of_tile(const T* p, O* q, i64 n, i64 inner, i64 left, i64 
         Op::merge(running, before[j]);
         before[j] = running;
     }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-        compute_t<O> made[kWidth];
-#pragma unroll
-        for (int j = 0; j < kWidth; ++j) {
-            made[j] = scan_element<Op, O, kInclusive>(before[j], cast<E>(to_compute(element(x[r], j))));
-        }
-        if (kWhole) {
-            store_words<kWidth>(q + row_of(own + r), stored<O>(made));
-        } else if (own + r < n) {
-            store_pack<kWidth>(q + row_of(own + r), stored<O>(made), count);
-        }
-    }
+    columns.template store_scan<Op, kInclusive>(x, own, before);
 }
 template <class Op, class E, int kThreads, int kAcross, int kRows, int kGroup, bool kReverse, bool kInclusive, class T,
           class O>
 DEVICE void scan_tile_of_columns(const T* p, O* q, i64 n, i64 inner, i64 left, i64 tile, i64 tiles, u64* slots,
-                                 typename Op::State first_state) {
-    constexpr int kWidth = kPackWidth<T>;
-    const bool aligned = is_aligned<kWidth>(p) && is_aligned<kWidth>(q) && inner % kWidth == 0;
-    if (aligned && left >= kAcross * kWidth && (tile + 1) * (kThreads / kAcross) * kRows <= n) {
+                                 typename Op::State empty) {
+    if (are_columns_whole(p, q, inner, left / kAcross)) {
         scan_rows_of_tile<true, Op, E, kThreads, kAcross, kRows, kGroup, kReverse, kInclusive>(
-            p, q, n, inner, left, tile, tiles, slots, first_state);
+            p, q, n, inner, left, tile, tiles, slots, empty);
     } else {
         scan_rows_of_tile<false, Op, E, kThreads, kAcross, kRows, kGroup, kReverse, kInclusive>(
-            p, q, n, inner, left, tile, tiles, slots, first_state);
+            p, q, n, inner, left, tile, tiles, slots, empty);
     }
 }

@@ -19,10 +19,10 @@ from .target import target
 Variant = Literal["short", "warp", "block", "long"]
 ColumnVariant = Literal["thread", "block"]
 
-_TEAMS = {"warp": 32, "block": 128, "long": 512}
+_TEAMS = {"warp": (32, 2), "block": (128, 4), "long": (512, 2)}  # threads of a row, and packs of each at a time
 _THREADS = 256
 _SHORT_PACKS = 4  # of a lane at a time, where rows share a warp
-_SHORT_TOGETHER = 4  # blocks of those that a multiprocessor has registers for
+_TOGETHER = {"short": 4, "warp": 4}  # blocks that a multiprocessor is to have registers for
 _ROWS = 4  # of a thread at a time, where it goes down columns
 _WARP_PACKS = 384  # of a row, up to which a warp is faster than a block where rows are enough to fill the GPU
 # Packs of a thread of a tile, and blocks that a multiprocessor has registers for, if states are small: of rows and of
@@ -100,21 +100,20 @@ def generate(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: b
         call = f"scan_short_rows<{types}, {_SHORT_PACKS}, {flags}>"
         body.append(f"{call}(p0 + row * d1, q0 + row * d1, min_i64(rows, d0 - row), d1, {first});")
     else:
-        team = _TEAMS[variant]
+        team, packs = _TEAMS[variant]
         threads = max(team, _THREADS) if team == 32 else team
         per_block = threads // team
         grid = ("cdiv", "d0", per_block) if per_block > 1 else "d0"
         body = [
             f"const i64 row = i64(blockIdx.x) * {per_block} + threadIdx.x / {team};",
             "if (row >= d0) return;  // a whole warp's or block's threads",
-            f"scan_row<{types}, {team}, {flags}>(p0 + row * d1, q0 + row * d1, d1, {first});",
+            f"scan_row<{types}, {team}, {packs}, {flags}>(p0 + row * d1, q0 + row * d1, d1, {first});",
         ]
     body.insert(0, _using(op, element))
     params = _params(2, dtype, out_dtype)
     launch = Launch((threads, 1, 1), (grid, 1, 1))
-    together = _SHORT_TOGETHER if variant == "short" else 1
     label = _label(op, dtype, reverse, inclusive, variant)
-    return define(label, "scan.cuh", params, body, launch, together=together)
+    return define(label, "scan.cuh", params, body, launch, together=_TOGETHER.get(variant, 1))
 
 
 def _by_warps(dtype: str) -> tuple[Size, list[str]]:
