@@ -113,7 +113,7 @@ struct Packs {
 
 // kPacks packs of each lane of a warp, which lie next to one another from pack `first` on. Where packs are kWhole, all
 // elements of each are of the row, or it lies behind the row's last, and they are aligned in q, too.
-template <bool kWhole, class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+template <class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
 struct PacksOfWarp {
     using State = typename Op::State;
     using Row = Packs<T, kReverse>;
@@ -125,6 +125,7 @@ struct PacksOfWarp {
     typename Row::Words x[kPacks];
 
     // `empty` is the state of no elements, of which the result as an element, pushed, changes nothing.
+    template <bool kWhole>
     DEVICE void load(const Row& row, i64 first_pack, State empty) {
         first = first_pack;
         const i64 place = row.place(first);
@@ -164,6 +165,7 @@ struct PacksOfWarp {
         return all;
     }
     // made[j] is that of place j of pack u.
+    template <bool kWhole>
     DEVICE void store(const Row& row, O* q, int u, const compute_t<O> (&made)[kWidth]) const {
         compute_t<O> in_memory[kWidth];
 #pragma unroll
@@ -176,6 +178,7 @@ struct PacksOfWarp {
         }
     }
     // The scan of all packs, after `start`.
+    template <bool kWhole>
     DEVICE void store_scan(const Row& row, O* q, State start, const State (&before)[kPacks]) const {
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) {
@@ -184,7 +187,7 @@ struct PacksOfWarp {
             compute_t<O> made[kWidth];
 #pragma unroll
             for (int j = 0; j < kWidth; ++j) made[j] = scan_element<Op, O, kInclusive>(running, at(u, j));
-            store(row, q, u, made);
+            store<kWhole>(row, q, u, made);
         }
     }
 };
@@ -195,15 +198,15 @@ template <bool kWhole, class Op, class E, int kTeam, int kPacks, bool kReverse, 
 DEVICE void scan_parts(const Packs<T, kReverse>& row, O* q, i64 from, i64 to, typename Op::State empty,
                        typename Op::State& carry) {
     using State = typename Op::State;
-    using Part = PacksOfWarp<kWhole, Op, E, kPacks, kReverse, kInclusive, T, O>;
+    using Part = PacksOfWarp<Op, E, kPacks, kReverse, kInclusive, T, O>;
     constexpr int kWarps = kTeam / 32;
     alignas(16) __shared__ State memory[2][kWarps];
     const int warp = threadIdx.x % kTeam / 32;
     Part next;
-    if (from < to) next.load(row, from * kTeam * kPacks + warp * 32 * kPacks, empty);
+    if (from < to) next.template load<kWhole>(row, from * kTeam * kPacks + warp * 32 * kPacks, empty);
     for (i64 part = from; part < to; ++part) {
         const Part here = next;
-        if (part + 1 < to) next.load(row, here.first + kTeam * kPacks, empty);
+        if (part + 1 < to) next.template load<kWhole>(row, here.first + kTeam * kPacks, empty);
         State before[kPacks], start = carry;
         const State total = here.scan(before);
         if constexpr (kWarps == 1) {
@@ -218,7 +221,7 @@ DEVICE void scan_parts(const Packs<T, kReverse>& row, O* q, i64 from, i64 to, ty
                 Op::merge(carry, other);
             }
         }
-        here.store_scan(row, q, start, before);
+        here.template store_scan<kWhole>(row, q, start, before);
     }
 }
 
@@ -263,8 +266,8 @@ DEVICE void scan_packs_of_rows(const Packs<T, kReverse>& row, O* q, i64 n, typen
     const int every = int(min_i64(n, kWidth));
     State carry = empty;
     for (i64 first = 0; first < row.count; first += 32 * kPacks) {
-        PacksOfWarp<kWhole, Op, E, kPacks, kReverse, kInclusive, T, O> packs;
-        packs.load(row, first, empty);
+        PacksOfWarp<Op, E, kPacks, kReverse, kInclusive, T, O> packs;
+        packs.template load<kWhole>(row, first, empty);
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) {
             if (u * 32 * kWidth >= packs.high) break;  // all of the warp
@@ -311,7 +314,7 @@ DEVICE void scan_packs_of_rows(const Packs<T, kReverse>& row, O* q, i64 n, typen
                 }
                 made[j] = scan_element<Op, O, kInclusive>(running, packs.at(u, j));
             }
-            packs.store(row, q, u, made);
+            packs.template store<kWhole>(row, q, u, made);
             in_row += step;
             if (in_row >= n) in_row -= n;
         }
@@ -488,13 +491,16 @@ DEVICE void scan_own_columns(const T* p, O* q, i64 n, i64 inner, int count, type
 // depends on sizes alone, never on who is first. A block waits for blocks that took their tickets before it, so they
 // run.
 
-// The next number from 0 to blocks - 1, for the whole block; the last one leaves the counter at zero.
-DEVICE u32 take_ticket(u32* counter, u32 blocks) {
+// The next of `count` numbers from 0 on; the last one leaves the counter at zero.
+DEVICE u32 take_ticket(u32* counter, u32 count) {
+    const u32 ticket = atomicAdd(counter, 1u);
+    if (ticket == count - 1) *counter = 0;
+    return ticket;
+}
+// The next number for the whole block.
+DEVICE u32 take_ticket_of_block(u32* counter, u32 blocks) {
     __shared__ u32 ticket;
-    if (threadIdx.x == 0) {
-        ticket = atomicAdd(counter, 1u);
-        if (ticket == blocks - 1) *counter = 0;
-    }
+    if (threadIdx.x == 0) ticket = take_ticket(counter, blocks);
     __syncthreads();
     return ticket;
 }
@@ -557,52 +563,104 @@ DEVICE State await_state(const u64* slot) {
     return states[0];
 }
 
-// One tile of a row, kPacks packs a thread. `slots` are the row's: the totals of its tiles, then the states up to the
-// end of each group of kThreads of them.
-template <bool kWhole, class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_packs_of_tile(const Packs<T, kReverse>& row, O* q, i64 tile, i64 tiles, u64* slots,
-                               typename Op::State empty) {
-    using State = typename Op::State;
-    constexpr int kWarps = kThreads / 32, kWords = kSlotWords<State>;
-    alignas(16) __shared__ State memory[kWarps];  // or a load of 16 bytes of it would begin in another array
-    const int warp = threadIdx.x / 32;
-    PacksOfWarp<kWhole, Op, E, kPacks, kReverse, kInclusive, T, O> packs;
-    packs.load(row, (tile * kWarps + warp) * 32 * kPacks, empty);
-    State before[kPacks];
-    const State total_of_warp = packs.scan(before);
-    if (threadIdx.x % 32 == 0) memory[warp] = total_of_warp;
-    __syncthreads();
-    State warps_before = Op::identity(), total = Op::identity();
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-        if (w == warp) warps_before = total;
-        Op::merge(total, memory[w]);
-    }
-    if (threadIdx.x == 0) publish(slots + tile * kWords, total);
-
-    const i64 group = tile / kThreads;
-    const int in_group = int(tile % kThreads);
-    State running = Op::identity();
-    if (threadIdx.x < in_group) running = await_state<State>(slots + (group * kThreads + threadIdx.x) * kWords);
-    running = merge_block<Op, kThreads>(running);
-    State start = group > 0 ? await_state<State>(slots + (tiles + group - 1) * kWords) : empty;
-    Op::merge(start, running);
-    if (threadIdx.x == 0 && in_group == kThreads - 1) {
-        State end = start;
-        Op::merge(end, total);
-        publish(slots + (tiles + group) * kWords, end);
-    }
-    Op::merge(start, warps_before);
-    packs.store_scan(row, q, start, before);
-}
+// One tile of the rows of p, (rows, n), kPacks packs a thread. A row has so many `tiles`, and slots for their totals
+// and for the states up to the end of each group of kThreads of them.
 template <class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_tile(const T* p, O* q, i64 n, i64 tile, i64 tiles, u64* slots, typename Op::State empty) {
-    const Packs<T, kReverse> row(p, n);
-    const bool has_start = tile == 0 && row.lead > 0;
-    if (!has_start && tile < row.whole_parts(kThreads * kPacks) && is_aligned<kPackWidth<T>>(q - row.before)) {
-        scan_packs_of_tile<true, Op, E, kThreads, kPacks, kReverse, kInclusive>(row, q, tile, tiles, slots, empty);
-    } else {
-        scan_packs_of_tile<false, Op, E, kThreads, kPacks, kReverse, kInclusive>(row, q, tile, tiles, slots, empty);
+struct TileOfRow {
+    using State = typename Op::State;
+    using Row = Packs<T, kReverse>;
+    static constexpr int kWarps = kThreads / 32, kWords = kSlotWords<State>;
+    i64 row, tile;
+    bool is_whole;
+    PacksOfWarp<Op, E, kPacks, kReverse, kInclusive, T, O> packs;
+    State before[kPacks], warps_before, total;
+
+    // The tile number `place`: a tile of every row, and then the next one of every row.
+    DEVICE void load(const T* p, const O* q, i64 rows, i64 n, i64 place, State empty) {
+        tile = place;
+        row = take_coordinate(tile, rows);
+        const Row elements(p + row * n, n);
+        const bool has_start = tile == 0 && elements.lead > 0;
+        is_whole = !has_start && tile < elements.whole_parts(kThreads * kPacks) &&
+                   is_aligned<kPackWidth<T>>(q + row * n - elements.before);
+        const i64 first = (tile * kWarps + threadIdx.x / 32) * 32 * kPacks;
+        if (is_whole) {
+            packs.template load<true>(elements, first, empty);
+        } else {
+            packs.template load<false>(elements, first, empty);
+        }
+    }
+    static DEVICE u64* slots_of(u64* slots, i64 row, i64 tiles) {
+        return slots + row * (tiles + ceil_div(tiles, kThreads)) * kWords;
+    }
+    // Publishes the total. `memory` may be used again after the barrier of another call.
+    DEVICE void sum(u64* slots, i64 tiles, State (&memory)[kWarps]) {
+        const int warp = threadIdx.x / 32;
+        const State total_of_warp = packs.scan(before);
+        if (threadIdx.x % 32 == 0) memory[warp] = total_of_warp;
+        __syncthreads();
+        warps_before = total = Op::identity();
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) {
+            if (w == warp) warps_before = total;
+            Op::merge(total, memory[w]);
+        }
+        if (threadIdx.x == 0) publish(slots_of(slots, row, tiles) + tile * kWords, total);
+    }
+    // Waits for the tiles before this one, and writes the scan.
+    DEVICE void store(const T* p, O* q, i64 n, u64* slots, i64 tiles, State empty) const {
+        const i64 group = tile / kThreads;
+        const int in_group = int(tile % kThreads);
+        u64* const totals = slots_of(slots, row, tiles);
+        u64* const ends = totals + tiles * kWords;
+        State sum = Op::identity();
+        if (threadIdx.x < in_group) sum = await_state<State>(totals + (group * kThreads + threadIdx.x) * kWords);
+        sum = merge_block<Op, kThreads>(sum);
+        State start = group > 0 ? await_state<State>(ends + (group - 1) * kWords) : empty;
+        Op::merge(start, sum);
+        if (threadIdx.x == 0 && in_group == kThreads - 1) {
+            State end = start;
+            Op::merge(end, total);
+            publish(ends + group * kWords, end);
+        }
+        Op::merge(start, warps_before);
+        const Row elements(p + row * n, n);
+        if (is_whole) {
+            packs.template store_scan<true>(elements, q + row * n, start, before);
+        } else {
+            packs.template store_scan<false>(elements, q + row * n, start, before);
+        }
+    }
+};
+
+// The scan of each row of p, (rows, n), by all blocks. A block has two tiles at a time: it publishes the total of the
+// next one before it waits for the tiles before the first, so that few wait, and loads are always on their way.
+template <class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_tiles(const T* p, O* q, i64 rows, i64 n, i64 tiles, u64* slots, u32* counter,
+                       typename Op::State empty) {
+    using Tile = TileOfRow<Op, E, kThreads, kPacks, kReverse, kInclusive, T, O>;
+    // Aligned, or a load of 16 bytes of it would begin in another array.
+    alignas(16) __shared__ typename Op::State memory[2][kThreads / 32];
+    __shared__ u32 tickets[2];
+    const i64 count = rows * tiles;
+    if (threadIdx.x == 0) tickets[0] = take_ticket(counter, u32(count) + gridDim.x);
+    __syncthreads();
+    Tile here, next;
+    bool has_one = false;
+    for (int turn = 0;; turn ^= 1) {
+        const i64 place = tickets[turn];
+        const bool is_there = place < count;
+        if (is_there) {
+            u32 ahead = 0;
+            if (threadIdx.x == 0) ahead = take_ticket(counter, u32(count) + gridDim.x);
+            next.load(p, q, rows, n, place, empty);
+            if (threadIdx.x == 0) tickets[turn ^ 1] = ahead;
+            next.sum(slots, tiles, memory[turn]);
+        }
+        if (has_one) here.store(p, q, n, slots, tiles, empty);
+        if (!is_there) break;
+        here = next;
+        has_one = true;
     }
 }
 
