@@ -169,14 +169,16 @@ def _moves(size: Size) -> Iterator[Case]:
 
 
 def _scans_and_sorts(size: Size) -> Iterator[Case]:
-    for shape in ((size.square, size.square), (size.long, size.short), (size.short, size.long)):
-        for dtype, axis in itertools.product(("float32", "bfloat16"), (0, 1)):
-            yield Case(
-                f"cumsum {_name(shape, dtype)}, axis {axis}",
-                ((shape, dtype),),
-                lambda m, x, axis=axis: m.cumsum(x, axis=axis),
-                lambda m, x, axis=axis: m.cumsum(x, axis),
-            )
+    shapes = [(size.square, size.square), (size.long, size.short), (size.short, size.long)]
+    along = [*itertools.product(shapes, ("float32", "bfloat16"), (0, 1))]
+    along += [((size.long * size.short,), dtype, 0) for dtype in ("float32", "bfloat16")]
+    for shape, dtype, axis in along:
+        yield Case(
+            f"cumsum {_name(shape, dtype)}, axis {axis}",
+            ((shape, dtype),),
+            lambda m, x, axis=axis: m.cumsum(x, axis=axis),
+            lambda m, x, axis=axis: m.cumsum(x, axis),
+        )
     for shape in ((size.sorted,), (size.square // 2, size.square), (size.long, size.short)):
         yield Case(
             f"sort {_name(shape, 'float32')}, last axis",
