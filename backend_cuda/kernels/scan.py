@@ -161,7 +161,7 @@ def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclus
         _clear(),
         define(
             _label(op, dtype, reverse, inclusive, "tiles"),
-            "scan.cuh",
+            "scan_tiles.cuh",
             _tile_params(2, dtype, out_dtype),
             body,
             Launch((_THREADS, 1, 1), (("min", ("mul", "d0", tiles), together * target.multiprocessors), 1, 1)),
@@ -282,7 +282,7 @@ def generate_column_tiles(
         _clear(),
         define(
             _label(op, dtype, reverse, inclusive, f"columns_tiles_{columns}"),
-            "scan.cuh",
+            "scan_tiles.cuh",
             _tile_params(3, dtype, out_dtype),
             body,
             Launch((_THREADS, 1, 1), (("mul", across, tiles), 1, 1)),
@@ -326,7 +326,7 @@ def _tile_rows(dtype: str, columns: int) -> int:
 
 
 def _state_words(op: str, element: str) -> int:
-    """Words of 4 bytes of a state, kSlotWords of scan.cuh: a logsumexp has two numbers."""
+    """Words of 4 bytes of a state, kSlotWords of scan_tiles.cuh: a logsumexp has two numbers."""
     return ITEMSIZE[element] // 4 * (2 if op == "logcumsumexp" else 1)
 
 
