@@ -249,9 +249,9 @@ DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State empty) {
     }
 }
 
-// The scan of each of `rows` short rows of n elements, one after the other in memory, by a warp: it goes over them as
-// if they were one, kPacks packs a lane at a time, and begins again where a row does.
-// Where packs are kWhole, each is of one row and aligned in q, too: then nothing is asked of their elements.
+// The scan of each of some short rows of n elements, one after the other in memory, by a warp: it goes over them as if
+// they were one, kPacks packs a lane at a time, and begins again where a row does. Where packs are kWhole, each is of
+// one row and aligned in q, too: then nothing is asked of their elements.
 template <bool kWhole, class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
 DEVICE void scan_packs_of_rows(const Packs<T, kReverse>& row, O* q, i64 n, typename Op::State empty) {
     using State = typename Op::State;

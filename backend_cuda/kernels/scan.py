@@ -135,12 +135,13 @@ def _by_warps(dtype: str) -> tuple[Size, list[str]]:
 
 
 def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool) -> Tiles:
-    """The scan of `generate` by a block for each tile of a row. Arguments and errors are those of `generate`.
+    """The scan of `generate` by blocks that take tiles of rows, one after the other, until there are none. Arguments
+    and errors are those of `generate`.
 
     Model: it reads and writes its elements once. A block waits for the totals of the tiles before its own in a group of
-    256, and for the end of the group before, and meanwhile the next tile of its own is on its way. On an H200 64 rows
-    of a million float32 run at 0.90 of a copy's rate, one row of 64 million at 0.78. A program that waits for nothing,
-    and so is wrong, runs at 0.95 there, and CUB's scan, whose sums depend on timing, takes 174 us where this takes 157.
+    256, and for the end of the group before, and by then it has published the total of its next tile. On an H200 64
+    rows of a million float32 run at 0.88 of a copy's rate, one row of 64 million at 0.78. There CUB's scan, whose sums
+    depend on timing, runs at 0.74, and a program that waits for nothing, and so is wrong, at 0.95.
 
     >>> generate_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True).scan.launch.grid
     (('min', ('mul', 'd0', ('cdiv', ('add', 'd1', 3), 4096)), 528), 1, 1)
@@ -151,7 +152,6 @@ def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclus
     tiles: Size = ("cdiv", ("add", "d1", _width(dtype) - 1), tile)
     slots: Size = ("add", tiles, ("cdiv", tiles, _THREADS))
     types = f"Op, {storage(element)}, {_THREADS}, {_TILE_PACKS}"
-    together = _together(op, element, _TILES_TOGETHER)
     body = [
         _using(op, element),
         f"const i64 tiles = ceil_div(d1 + {_width(dtype) - 1}, {tile});",
@@ -164,15 +164,16 @@ def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclus
             "scan_tiles.cuh",
             _tile_params(2, dtype, out_dtype),
             body,
-            Launch((_THREADS, 1, 1), (("min", ("mul", "d0", tiles), together * target.multiprocessors), 1, 1)),
-            together=together,
+            # Blocks that have no place beside the others find no tiles left.
+            Launch((_THREADS, 1, 1), (("min", ("mul", "d0", tiles), _TILES_TOGETHER * target.multiprocessors), 1, 1)),
+            together=_together(op, element, _TILES_TOGETHER),
         ),
         ("mul", ("mul", "d0", slots), _state_words(op, element)),
     )
 
 
 def columns_of(dtype: str) -> int:
-    """Columns of a block."""
+    """Columns of a block: 128 bytes of a row, or 64 where an element is a byte."""
     return _ACROSS * _width(dtype)
 
 
@@ -183,7 +184,7 @@ def choose_columns(dtype: str, outer: int, n: int, inner: int) -> ColumnVariant 
     [None, 'tiles', 'block']
     """
     columns = columns_of(dtype)
-    if inner < min(columns, 32):
+    if inner < min(columns, 32):  # too few for a block of them
         narrow = tile_columns(dtype, inner)
         return "tiles" if inner >= _width(dtype) and n * narrow > _BLOCK_PACKS * _width(dtype) else None
     if n <= 1024 and outer * -(-inner // _width(dtype)) >= 512 * target.multiprocessors:
@@ -251,8 +252,8 @@ def generate_column_tiles(
 ) -> Tiles:
     """The scan of `generate_columns` by a block for some rows of some columns, as many as `tile_columns` says.
 
-    Other arguments and errors are the same. Model: that of `generate_tiles`, with a chain of groups of 32 tiles, or of
-    2 MB.
+    Other arguments and errors are the same. Model: it reads and writes its elements once; a block has one tile, and
+    waits for the totals of those before it in a group of 32, or of 2 MB, and for the end of the group before.
 
     >>> flags = {"reverse": False, "inclusive": True}
     >>> generate_column_tiles("cumsum", "float32", "float32", **flags, columns=32).scan.launch.grid
