@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import re
 
 import kernel_emulator as emulator
 import ml_dtypes
@@ -145,13 +147,17 @@ def assert_scanned(found, want, op, out):
 
 def run_tiles(tiles, dims, a, out, misalign=0):
     """Clears the words, which begin as garbage, and scans."""
+    return run_both(tiles, dims, a, out, misalign)[0]
+
+
+def run_both(tiles, dims, a, out, misalign=0):
+    """The scan, and the words after it."""
     words = evaluate_size(tiles.words, {f"d{k}": n for k, n in enumerate(dims)})
     (cleared,) = emulator.run(tiles.clear, [words], [], [((words,), np.uint64)])
     assert not cleared.any()
-    found, _ = emulator.run(
+    return emulator.run(
         tiles.scan, dims, [a], [(tuple(dims), out), ((words,), np.uint64)], misalign=misalign, initial={1: cleared}
     )
-    return found
 
 
 @pytest.mark.parametrize("case", CASES, ids=_name)
@@ -242,6 +248,28 @@ def test_tiles_of_many_groups(op, dtype):
         a = to_scan(op, dtype, (1, n), 4)
         found = run_tiles(tiles, a.shape, a, NUMPY[dtype])
         assert_scanned(found, expected(op, a, dtype, reverse, inclusive), op, dtype)
+
+
+def without_adder(tiles):
+    """The scan with one block fewer, where one adds up groups for the others."""
+    scan = tiles.scan
+    name = f"{scan.name}_alone"
+    source, n = re.subn(r" adders = [^;]*;", " adders = 0;", scan.source.replace(scan.name, name))
+    assert n == 1
+    launch = dataclasses.replace(scan.launch, grid=(("sub", scan.launch.grid[0], 1), 1, 1))
+    return dataclasses.replace(tiles, scan=dataclasses.replace(scan, name=name, source=source, launch=launch))
+
+
+@pytest.mark.parametrize("op,dtype", [("cumsum", "float32"), ("cumprod", "bfloat16"), ("logcumsumexp", "float32")])
+def test_groups_add_up_to_the_same_whoever_adds_them_up(op, dtype):
+    tiles = generate_tiles(op, dtype, dtype, reverse=False, inclusive=True)
+    # Two groups, and some tiles of the third.
+    a = to_scan(op, dtype, (1, 600 * 1024 * (16 // NUMPY[dtype].itemsize)), 7)
+    (found, words), (alone, words_alone) = (
+        run_both(t, a.shape, a, NUMPY[dtype]) for t in (tiles, without_adder(tiles))
+    )
+    np.testing.assert_array_equal(found.view(np.uint8), alone.view(np.uint8))
+    np.testing.assert_array_equal(words, words_alone)
 
 
 def test_large_scans_of_arrays_take_each_variant():

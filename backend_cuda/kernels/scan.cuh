@@ -123,24 +123,36 @@ struct PacksOfWarp {
     // there.
     typename Row::Words x[kPacks];
 
-    // `empty` is the state of no elements, of which the result as an element, pushed, changes nothing.
     template <bool kWhole>
-    DEVICE void load(const Row& row, i64 first_pack, State empty) {
+    DEVICE void place(const Row& row, i64 first_pack) {
         first = first_pack;
         const i64 place = row.place(first);
         low = kWhole ? 0 : int(max_i64(0, -place));
         high = int(max_i64(0, min_i64(kElements, row.n - place)));
+    }
+    // Pack u, element by element. `empty` is the state of no elements, of which the result as an element, pushed,
+    // changes nothing.
+    DEVICE typename Row::Words load_part(const Row& row, int u, State empty) const {
+        const int own = own_place(u);
+        return row.load(pack(u), low - own, high - own, from_compute<T>(cast<T>(Op::result(empty))));
+    }
+    template <bool kWhole>
+    DEVICE void load(const Row& row, i64 first_pack, State empty) {
+        place<kWhole>(row, first_pack);
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) {
-            const int own = own_place(u);
             if (!kWhole) {
-                x[u] = row.load(pack(u), low - own, high - own, from_compute<T>(cast<T>(Op::result(empty))));
-            } else if (own < high) {
+                x[u] = load_part(row, u, empty);
+            } else if (own_place(u) < high) {
                 x[u] = row.load_whole(pack(u));
             } else {
                 x[u] = {};
             }
         }
+    }
+    DEVICE void take(const typename Row::Words (&words)[kPacks]) {
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) x[u] = words[u];
     }
     DEVICE i64 pack(int u) const { return first + u * 32 + threadIdx.x % 32; }
     // The place in the warp's elements of the first one of pack u.
@@ -163,17 +175,20 @@ struct PacksOfWarp {
         }
         return all;
     }
-    // made[j] is that of place j of pack u.
-    template <bool kWhole>
-    DEVICE void store(const Row& row, O* q, int u, const compute_t<O> (&made)[kWidth]) const {
+    // The scan of pack u, after `running`, as it lies in memory.
+    DEVICE Pack<O, kWidth> scan_of_pack(int u, State running) const {
         compute_t<O> in_memory[kWidth];
 #pragma unroll
-        for (int j = 0; j < kWidth; ++j) in_memory[Row::at(j)] = made[j];
+        for (int j = 0; j < kWidth; ++j) in_memory[Row::at(j)] = scan_element<Op, O, kInclusive>(running, at(u, j));
+        return stored<O>(in_memory);
+    }
+    template <bool kWhole>
+    DEVICE void store(const Row& row, O* q, int u, const Pack<O, kWidth>& made) const {
         const int own = own_place(u);
         if (!kWhole) {
-            row.store(q, stored<O>(in_memory), pack(u), low - own, high - own);
+            row.store(q, made, pack(u), low - own, high - own);
         } else if (own < high) {
-            store_words<kWidth>(q + row.offset(pack(u)), stored<O>(in_memory));
+            store_words<kWidth>(q + row.offset(pack(u)), made);
         }
     }
     // The scan of all packs, after `start`.
@@ -183,10 +198,7 @@ struct PacksOfWarp {
         for (int u = 0; u < kPacks; ++u) {
             State running = start;
             Op::merge(running, before[u]);
-            compute_t<O> made[kWidth];
-#pragma unroll
-            for (int j = 0; j < kWidth; ++j) made[j] = scan_element<Op, O, kInclusive>(running, at(u, j));
-            store<kWhole>(row, q, u, made);
+            store<kWhole>(row, q, u, scan_of_pack(u, running));
         }
     }
 };
@@ -255,6 +267,7 @@ DEVICE void scan_row(const T* p, O* q, i64 n, typename Op::State empty) {
 template <bool kWhole, class Op, class E, int kPacks, bool kReverse, bool kInclusive, class T, class O>
 DEVICE void scan_packs_of_rows(const Packs<T, kReverse>& row, O* q, i64 n, typename Op::State empty) {
     using State = typename Op::State;
+    using Row = Packs<T, kReverse>;
     constexpr int kWidth = kPackWidth<T>;
     const int lane = threadIdx.x % 32;
     const u32 lanes_before = (1u << lane) - 1;
@@ -311,9 +324,9 @@ DEVICE void scan_packs_of_rows(const Packs<T, kReverse>& row, O* q, i64 n, typen
                     next += every;
                     running = empty;
                 }
-                made[j] = scan_element<Op, O, kInclusive>(running, packs.at(u, j));
+                made[Row::at(j)] = scan_element<Op, O, kInclusive>(running, packs.at(u, j));
             }
-            packs.template store<kWhole>(row, q, u, made);
+            packs.template store<kWhole>(row, q, u, stored<O>(made));
             in_row += step;
             if (in_row >= n) in_row -= n;
         }

@@ -30,6 +30,7 @@ _WARP_PACKS = 384  # of a row, up to which a warp is faster than a block where r
 # Packs of a thread of a tile, and blocks that a multiprocessor has registers for, if states are small: of rows and of
 # columns.
 _TILE_PACKS, _TILES_TOGETHER = 4, 4
+_ADDERS, _ROWS_OF_ADDER = 4, 8  # blocks at most that add up groups of tiles, and the rows that are enough for one
 _COLUMN_TILE_PACKS, _COLUMN_TILES_TOGETHER = 16, 2
 _COLUMN_GROUP = 32  # tiles of columns of a group
 _ACROSS = 8  # packs of a block's columns
@@ -139,24 +140,33 @@ def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclus
     and errors are those of `generate`.
 
     Model: it reads and writes its elements once. A block waits for the totals of the tiles before its own in a group of
-    256, and for the end of the group before, and by then it has published the total of its next tile. On an H200 64
-    rows of a million float32 run at 0.88 of a copy's rate, one row of 64 million at 0.78. There CUB's scan, whose sums
-    depend on timing, runs at 0.74, and a program that waits for nothing, and so is wrong, at 0.95.
+    256, and for the state at the end of the group before, and by then it has published the total of its next tile. Of
+    long rows some blocks do nothing but add up groups. On an H200 64 rows of a million float32 run at 0.89 of a copy's
+    rate, one row of 64 million at 0.84. There CUB's scan, whose sums depend on timing, runs at 0.74.
 
-    >>> generate_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True).scan.launch.grid
-    (('min', ('mul', 'd0', ('cdiv', ('add', 'd1', 3), 4096)), 528), 1, 1)
+    >>> tiles = generate_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True)
+    >>> from backend_cuda.kernels import evaluate_size
+    >>> evaluate_size(tiles.scan.launch.grid[0], {"d0": 1, "d1": 1_500_000})  # tiles of 4096 elements, and a block more
+    368
     """
     element, first = _check(op, dtype, out_dtype)
     tile = _tile(dtype)
     # The packs of a row lie on boundaries of memory, so the first may begin before it.
     tiles: Size = ("cdiv", ("add", "d1", _width(dtype) - 1), tile)
     slots: Size = ("add", tiles, ("cdiv", tiles, _THREADS))
+    # None, if a row has one group.
+    adders: Size = ("min", ("min", _ADDERS, ("cdiv", "d0", _ROWS_OF_ADDER)), ("div", ("sub", tiles, 1), _THREADS))
     types = f"Op, {storage(element)}, {_THREADS}, {_TILE_PACKS}"
     body = [
         _using(op, element),
         f"const i64 tiles = ceil_div(d1 + {_width(dtype) - 1}, {tile});",
-        f"scan_tiles<{types}, {_text(reverse)}, {_text(inclusive)}>(p0, q0, d0, d1, tiles, q1, counter, {first});",
+        f"const i64 most = min_i64({_ADDERS}, ceil_div(d0, {_ROWS_OF_ADDER}));",
+        f"const int adders = int(min_i64(most, (tiles - 1) / {_THREADS}));",
+        f"scan_tiles<{types}, {_text(reverse)}, {_text(inclusive)}>",
+        f"    (p0, q0, d0, d1, tiles, q1, counter, adders, {first});",
     ]
+    # Blocks that have no place beside the others find no tiles left.
+    blocks: Size = ("min", ("add", ("mul", "d0", tiles), adders), _TILES_TOGETHER * target.multiprocessors)
     return Tiles(
         _clear(),
         define(
@@ -164,8 +174,7 @@ def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclus
             "scan_tiles.cuh",
             _tile_params(2, dtype, out_dtype),
             body,
-            # Blocks that have no place beside the others find no tiles left.
-            Launch((_THREADS, 1, 1), (("min", ("mul", "d0", tiles), _TILES_TOGETHER * target.multiprocessors), 1, 1)),
+            Launch((_THREADS, 1, 1), (blocks, 1, 1)),
             together=_together(op, element, _TILES_TOGETHER),
         ),
         ("mul", ("mul", "d0", slots), _state_words(op, element)),

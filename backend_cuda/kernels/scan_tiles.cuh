@@ -1,12 +1,23 @@
 // Running reductions by many blocks for each row, or for each column, by tiles that are read once.
 //
-// A block publishes the total of its tile, and adds up those before it. Not all of them: tiles are in groups, the last
-// tile of a group publishes the state up to its end, and of the group before only that is read. What is added to what
-// depends on sizes alone, never on who is first. A block waits for blocks that took their tickets before it, so they
-// run.
+// A block publishes the total of its tile, and adds up those before it. Not all of them: tiles are in groups, the state
+// up to the end of a group is published, too, and of the groups before only that of the last one is read. What is added
+// to what depends on sizes alone, never on who is first. A block waits for blocks that took their tickets before it, so
+// they run.
 #pragma once
 #include "scan.cuh"
 
+// What the counter was before. Nothing waits for it until it is used, as after the code that is made of an atomicAdd
+// (one for all lanes that come to it).
+DEVICE u32 add_relaxed(u32* counter, u32 n) {
+#ifdef __CUDACC__
+    u32 before;
+    asm volatile("atom.add.relaxed.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(n) : "memory");
+    return before;
+#else
+    return atomicAdd(counter, n);
+#endif
+}
 // The next of `count` numbers from 0 on; the last one leaves the counter at zero.
 DEVICE u32 take_ticket(u32* counter, u32 count) {
     const u32 ticket = atomicAdd(counter, 1u);
@@ -49,134 +60,284 @@ DEVICE void publish(u64* slot, State state) {
 #pragma unroll
     for (int i = 0; i < kSlotWords<State>; ++i) store_relaxed(slot + i, u64(words[i]) | 1ull << 32);
 }
-// The first `count` of kCount states that are `stride` words apart, when all of them are there.
-template <int kCount, class State>
-DEVICE void await_states(State (&states)[kCount], const u64* slots, i64 stride, int count) {
-    constexpr int kWords = kSlotWords<State>;
-    u32 words[kCount][kWords];
-    bool are_there;
-    do {
-        are_there = true;
+// kCount states that may have been published, looked at all at once; of none where it is not wanted.
+template <class State, int kCount>
+struct Published {
+    static constexpr int kWords = kSlotWords<State>;
+    u64 raw[kCount][kWords];
+
+    DEVICE void look(int k, const u64* slot, bool wanted) {
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) raw[k][i] = wanted ? load_relaxed(slot + i) : 1ull << 32;
+    }
+    DEVICE bool are_there() const {
+        u64 all = ~0ull;
 #pragma unroll
         for (int k = 0; k < kCount; ++k) {
 #pragma unroll
-            for (int i = 0; i < kWords; ++i) {
-                const u64 word = k < count ? load_relaxed(slots + k * stride + i) : 1ull << 32;
-                words[k][i] = u32(word);
-                are_there = are_there && word >> 32 != 0;
-            }
+            for (int i = 0; i < kWords; ++i) all &= raw[k][i];
         }
-    } while (!are_there);
-#pragma unroll
-    for (int k = 0; k < kCount; ++k) {
-        if (k < count) memcpy(&states[k], words[k], sizeof(State));
+        return all >> 32 != 0;
     }
-}
+    DEVICE State operator[](int k) const {
+        u32 words[kWords];
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) words[i] = u32(raw[k][i]);
+        State state;
+        memcpy(&state, words, sizeof(State));
+        return state;
+    }
+};
+
 template <class State>
 DEVICE State await_state(const u64* slot) {
-    State states[1];
-    await_states(states, slot, 0, 1);
-    return states[0];
+    Published<State, 1> state;
+    do state.look(0, slot, true);
+    while (!state.are_there());
+    return state[0];
 }
 
-// One tile of the rows of p, (rows, n), kPacks packs a thread. A row has so many `tiles`, and slots for their totals
-// and for the states up to the end of each group of kThreads of them.
+// The rows of p, (rows, n), in tiles of kPacks packs a thread. A row has so many `tiles`, in groups, and slots for
+// their totals and for the states up to the end of each group.
 template <class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
-struct TileOfRow {
+struct TilesOfRows {
     using State = typename Op::State;
     using Row = Packs<T, kReverse>;
-    static constexpr int kWarps = kThreads / 32, kWords = kSlotWords<State>;
-    i64 row, tile;
-    bool is_whole;
-    PacksOfWarp<Op, E, kPacks, kReverse, kInclusive, T, O> packs;
-    State before[kPacks], warps_before, total;
+    using Words = typename Row::Words;
+    using OfWarp = PacksOfWarp<Op, E, kPacks, kReverse, kInclusive, T, O>;
+    static constexpr int kWarps = kThreads / 32, kWidth = Row::kWidth, kWords = kSlotWords<State>;
+    static constexpr int kElements = kThreads * kPacks * kWidth;  // of a tile
+    static constexpr int kGroup = kThreads, kEach = kGroup / 32;  // tiles of a group, and of it those of a lane
+    // A tile of a row; there is none from tile `tiles` on. Where it is full, all its packs are whole, and aligned in q,
+    // too: then `from` and `to` are where its first pack is.
+    struct Place {
+        i64 row, tile;
+        const T* from;
+        O* to;
+        bool is_full;
+    };
+    // What a thread has of a tile: its packs, and the states of what its warp has before each, and of the warps before.
+    struct Tile {
+        Words x[kPacks];
+        State before[kPacks], warps_before;
+    };
+    const T* p;
+    O* q;
+    i64 rows, n, tiles;
+    u64* slots;
+    State empty;
 
-    // The tile number `place`: a tile of every row, and then the next one of every row.
-    DEVICE void load(const T* p, const O* q, i64 rows, i64 n, i64 place, State empty) {
-        tile = place;
-        row = take_coordinate(tile, rows);
-        const Row elements(p + row * n, n);
-        const bool has_start = tile == 0 && elements.lead > 0;
-        is_whole = !has_start && tile < elements.whole_parts(kThreads * kPacks) &&
-                   is_aligned<kPackWidth<T>>(q + row * n - elements.before);
-        const i64 first = (tile * kWarps + threadIdx.x / 32) * 32 * kPacks;
-        if (is_whole) {
-            packs.template load<true>(elements, first, empty);
+    // Of tile number k: a tile of every row, and then the next one of every row.
+    DEVICE Place place(i64 k) const {
+        Place at = {};
+        at.row = take_coordinate(k, rows);
+        at.tile = k;
+        const Row row = elements(at);
+        O* const result = q + at.row * n;
+        at.is_full =
+            (k > 0 || row.lead == 0) && (k + 1) * kElements <= n + row.lead && is_aligned<kWidth>(result - row.before);
+        const i64 offset = row.offset(k * kThreads * kPacks);
+        at.from = row.p + offset;
+        at.to = result + offset;
+        return at;
+    }
+    DEVICE Row elements(const Place& at) const { return Row(p + at.row * n, n); }
+    // The packs of a tile that is not full.
+    DEVICE OfWarp parts(const Place& at, const Row& row) const {
+        OfWarp packs;
+        packs.template place<false>(row, (at.tile * kWarps + threadIdx.x / 32) * 32 * kPacks);
+        return packs;
+    }
+    // From a full tile's first pack to pack u of this thread, in elements.
+    static DEVICE int step_to(int u) {
+        const int pack = threadIdx.x / 32 * 32 * kPacks + threadIdx.x % 32 + u * 32;
+        return kReverse ? -pack * kWidth : pack * kWidth;
+    }
+    DEVICE u64* totals(i64 row) const { return slots + row * (tiles + ceil_div(tiles, kGroup)) * kWords; }
+    DEVICE u64* ends(i64 row) const { return totals(row) + tiles * kWords; }
+
+    DEVICE void load(const Place& at, Tile& tile) const {
+        if (at.is_full) {
+#pragma unroll
+            for (int u = 0; u < kPacks; ++u) {
+                tile.x[u] = load_aligned<Row::kWords>(reinterpret_cast<const u32*>(at.from + step_to(u)));
+            }
         } else {
-            packs.template load<false>(elements, first, empty);
+            const Row row = elements(at);
+            const OfWarp packs = parts(at, row);
+#pragma unroll
+            for (int u = 0; u < kPacks; ++u) tile.x[u] = packs.load_part(row, u, empty);
         }
     }
-    static DEVICE u64* slots_of(u64* slots, i64 row, i64 tiles) {
-        return slots + row * (tiles + ceil_div(tiles, kThreads)) * kWords;
-    }
-    // Publishes the total. `memory` may be used again after the barrier of another call.
-    DEVICE void sum(u64* slots, i64 tiles, State (&memory)[kWarps]) {
+    // Publishes the total. `memory` may be used again after another barrier.
+    DEVICE void sum(const Place& at, Tile& tile, State (&memory)[kWarps]) const {
+        OfWarp packs;
+        packs.take(tile.x);
         const int warp = threadIdx.x / 32;
-        const State total_of_warp = packs.scan(before);
+        const State total_of_warp = packs.scan(tile.before);
         if (threadIdx.x % 32 == 0) memory[warp] = total_of_warp;
         __syncthreads();
-        warps_before = total = Op::identity();
+        State total = Op::identity();
 #pragma unroll
         for (int w = 0; w < kWarps; ++w) {
-            if (w == warp) warps_before = total;
+            if (w == warp) tile.warps_before = total;
             Op::merge(total, memory[w]);
         }
-        if (threadIdx.x == 0) publish(slots_of(slots, row, tiles) + tile * kWords, total);
+        if (threadIdx.x == 0) publish(totals(at.row) + at.tile * kWords, total);
     }
-    // Waits for the tiles before this one, and writes the scan.
-    DEVICE void store(const T* p, O* q, i64 n, u64* slots, i64 tiles, State empty) const {
-        const i64 group = tile / kThreads;
-        const int in_group = int(tile % kThreads);
-        u64* const totals = slots_of(slots, row, tiles);
-        u64* const ends = totals + tiles * kWords;
-        State sum = Op::identity();
-        if (threadIdx.x < in_group) sum = await_state<State>(totals + (group * kThreads + threadIdx.x) * kWords);
-        sum = merge_block<Op, kThreads>(sum);
-        State start = group > 0 ? await_state<State>(ends + (group - 1) * kWords) : empty;
-        Op::merge(start, sum);
-        if (threadIdx.x == 0 && in_group == kThreads - 1) {
-            State end = start;
-            Op::merge(end, total);
-            publish(ends + group * kWords, end);
-        }
-        Op::merge(start, warps_before);
-        const Row elements(p + row * n, n);
-        if (is_whole) {
-            packs.template store_scan<true>(elements, q + row * n, start, before);
+    // Waits for the tiles before one; the state up to it.
+    DEVICE State await_start(const Place& at) const {
+        const i64 group = at.tile / kGroup;
+        const int in_group = int(at.tile % kGroup);
+        if (in_group == kGroup - 1 && at.tile + 1 < tiles && threadIdx.x < 32) publish_end(at.row, group);
+        const bool looks = threadIdx.x < in_group;
+        Published<State, 2> found;
+        do {
+            found.look(0, totals(at.row) + (group * kGroup + threadIdx.x) * kWords, looks);
+            found.look(1, ends(at.row) + (group - 1) * kWords, group > 0);
+        } while (!found.are_there());
+        State start = group > 0 ? found[1] : empty;
+        Op::merge(start, merge_block<Op, kThreads>(looks ? found[0] : Op::identity()));
+        return start;
+    }
+    // Writes the scan of a tile, after `start`.
+    DEVICE void store(const Place& at, const Tile& tile, State start) const {
+        Op::merge(start, tile.warps_before);
+        if (at.is_full) {
+            OfWarp packs;
+            packs.take(tile.x);
+#pragma unroll
+            for (int u = 0; u < kPacks; ++u) {
+                State running = start;
+                Op::merge(running, tile.before[u]);
+                store_words<kWidth>(at.to + step_to(u), packs.scan_of_pack(u, running));
+            }
         } else {
-            packs.template store_scan<false>(elements, q + row * n, start, before);
+            const Row row = elements(at);
+            OfWarp packs = parts(at, row);
+            packs.take(tile.x);
+            packs.template store_scan<false>(row, q + at.row * n, start, tile.before);
+        }
+    }
+
+    // Of the tiles of a group, those of a lane.
+    using OfLane = Published<State, kEach>;
+    DEVICE void look(OfLane& of_lane, i64 row, i64 group, bool wanted) const {
+        const u64* const first = totals(row) + (group * kGroup + threadIdx.x % 32) * kWords;
+#pragma unroll
+        for (int k = 0; k < kEach; ++k) of_lane.look(k, first + k * 32 * kWords, wanted);
+    }
+    static DEVICE State merge_group(const OfLane& of_lane) {
+        State total = of_lane[0];
+#pragma unroll
+        for (int k = 1; k < kEach; ++k) Op::merge(total, of_lane[k]);
+        return merge_lanes<Op, 32>(total);
+    }
+    // By a warp: the state up to the end of a group, from the one before it, and the totals of its tiles. It looks at
+    // one after the other, so that the tiles that its threads hold stay in registers.
+    DEVICE void publish_end(i64 row, i64 group) const {
+        const u64* const first = totals(row) + (group * kGroup + threadIdx.x % 32) * kWords;
+        State total = await_state<State>(first);
+#pragma unroll 1
+        for (int k = 1; k < kEach; ++k) Op::merge(total, await_state<State>(first + k * 32 * kWords));
+        State end = group > 0 ? await_state<State>(ends(row) + (group - 1) * kWords) : empty;
+        Op::merge(end, merge_lanes<Op, 32>(total));
+        if (threadIdx.x % 32 == 0) publish(ends(row) + group * kWords, end);
+    }
+    // By a warp that does nothing else: publishes those states of some rows, `first`, first + stride and so on, as soon
+    // as they can be known. The blocks of last tiles publish the same, so nothing depends on a warp that waits for
+    // blocks that may not have begun; but they come to it only between their tiles, and each has to see first what
+    // another has published, which takes longer than a group's tiles do, if they are all of one row. `carries` are for
+    // the states before the rows' next groups, of which it looks at kAhead at a time; it leaves further rows alone.
+    template <int kAhead>
+    DEVICE void publish_ends(i64 first, i64 stride, State* carries, i64 n_carries) const {
+        const i64 own = min_i64(ceil_div(rows - first, stride), n_carries), groups = (tiles - 1) / kGroup;
+        // A group of each of this warp's rows, and then the next one of each.
+        struct Item {
+            i64 index, group;
+        };
+        auto after = [&](Item item) {
+            return item.index + 1 < own ? Item{item.index + 1, item.group} : Item{0, item.group + 1};
+        };
+        for (Item item = {0, 0}; item.group < groups;) {
+            OfLane of_lane[kAhead];
+            Item ahead = item;
+#pragma unroll
+            for (int a = 0; a < kAhead; ++a) {
+                look(of_lane[a], first + ahead.index * stride, ahead.group, ahead.group < groups);
+                ahead = after(ahead);
+            }
+#pragma unroll
+            for (int a = 0; a < kAhead; ++a) {
+                if (!__all_sync(0xffffffffu, item.group < groups && of_lane[a].are_there())) break;
+                const State total = merge_group(of_lane[a]);
+                if (threadIdx.x % 32 == 0) {
+                    State end = item.group > 0 ? carries[item.index] : empty;
+                    Op::merge(end, total);
+                    carries[item.index] = end;
+                    publish(ends(first + item.index * stride) + item.group * kWords, end);
+                }
+                item = after(item);
+            }
         }
     }
 };
 
-// The scan of each row of p, (rows, n), by all blocks. A block has two tiles at a time: it publishes the total of the
-// next one before it waits for the tiles before the first, so that few wait, and loads are always on their way.
+// The scan of each row of p, (rows, n), by all blocks but the first `adders`, which add up groups. A block has two
+// tiles at a time: it publishes the total of the next one before it waits for the tiles before the first, so that few
+// wait, and loads are always on their way.
 template <class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_tiles(const T* p, O* q, i64 rows, i64 n, i64 tiles, u64* slots, u32* counter,
+DEVICE void scan_tiles(const T* p, O* q, i64 rows, i64 n, i64 tiles, u64* slots, u32* counter, int adders,
                        typename Op::State empty) {
-    using Tile = TileOfRow<Op, E, kThreads, kPacks, kReverse, kInclusive, T, O>;
+    using Tiles = TilesOfRows<Op, E, kThreads, kPacks, kReverse, kInclusive, T, O>;
+    using State = typename Op::State;
+    constexpr int kWarps = kThreads / 32;
+    const Tiles all{p, q, rows, n, tiles, slots, empty};
+    if (int(blockIdx.x) < adders) {
+        constexpr int kCarries = 64;
+        __shared__ State carries[kWarps][kCarries];
+        const int warp = threadIdx.x / 32, first = blockIdx.x + warp * adders;
+        if (first < rows) all.template publish_ends<2>(first, adders * kWarps, carries[warp], kCarries);
+        return;
+    }
     // Aligned, or a load of 16 bytes of it would begin in another array.
-    alignas(16) __shared__ typename Op::State memory[2][kThreads / 32];
-    __shared__ u32 tickets[2];
-    const i64 count = rows * tiles;
-    if (threadIdx.x == 0) tickets[0] = take_ticket(counter, u32(count) + gridDim.x);
+    alignas(16) __shared__ State memory[kWarps];
+    // Of the tile that is stored, of the one that is loaded, and of the one after these.
+    __shared__ typename Tiles::Place places[3];
+    const u32 count = u32(rows * tiles), tickets = count + gridDim.x - adders;
+    u32 ticket = 0;  // of thread 0
+    auto take = [&] {
+        if (threadIdx.x == 0) ticket = add_relaxed(counter, 1);
+    };
+    auto put_place = [&](int at) {
+        if (threadIdx.x != 0) return;
+        if (ticket == tickets - 1) *counter = 0;
+        places[at] = all.place(ticket);
+    };
+    take();
+    put_place(0);
     __syncthreads();
-    Tile here, next;
+    typename Tiles::Tile here, next;
     bool has_one = false;
-    for (int turn = 0;; turn ^= 1) {
-        const i64 place = tickets[turn];
-        const bool is_there = place < count;
+    for (int last = 2, turn = 0, after = 1;;) {
+        const bool is_there = places[turn].tile < tiles;
         if (is_there) {
-            u32 ahead = 0;
-            if (threadIdx.x == 0) ahead = take_ticket(counter, u32(count) + gridDim.x);
-            next.load(p, q, rows, n, place, empty);
-            if (threadIdx.x == 0) tickets[turn ^ 1] = ahead;
-            next.sum(slots, tiles, memory[turn]);
+            take();
+            all.load(places[turn], next);
+            all.sum(places[turn], next, memory);
+            put_place(after);
         }
-        if (has_one) here.store(p, q, n, slots, tiles, empty);
+        if (has_one) {
+            all.store(places[last], here, all.await_start(places[last]));
+        } else {
+            __syncthreads();
+        }
         if (!is_there) break;
         here = next;
         has_one = true;
+        last = turn;
+        turn = after;
+        after = 3 - last - turn;
     }
 }
 
@@ -219,15 +380,21 @@ DEVICE void scan_rows_of_tile(const T* p, O* q, i64 n, i64 inner, i64 left, i64 
         for (int w = 0; w < kWarps; ++w) Op::merge(total, memory[w][column]);
         publish(slot + tile * kTileWords, total);
     }
-    State states[kEach], sum = Op::identity();
-    const int first = reader * kEach, to_read = in_group - first < kEach ? in_group - first : kEach;
-    await_states(states, slot + (group * kGroup + first) * kTileWords, kTileWords, to_read);
+    const int first = reader * kEach;
+    const bool needs_end = reader == 0 && group > 0;
+    Published<State, kEach + 1> found;
+    do {
+#pragma unroll
+        for (int k = 0; k < kEach; ++k) {
+            found.look(k, slot + (group * kGroup + first + k) * kTileWords, first + k < in_group);
+        }
+        found.look(kEach, slot + (tiles + group - 1) * kTileWords, needs_end);
+    } while (!found.are_there());
+    State sum = Op::identity(), start = needs_end ? found[kEach] : empty;
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
-        if (k < to_read) Op::merge(sum, states[k]);
+        if (first + k < in_group) Op::merge(sum, found[k]);
     }
-    State start = empty;
-    if (reader == 0 && group > 0) start = await_state<State>(slot + (tiles + group - 1) * kTileWords);
     read[reader][column] = sum;
     __syncthreads();
     if (reader == 0) {

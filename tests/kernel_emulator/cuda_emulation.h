@@ -1,6 +1,7 @@
 // CUDA's words for a C++ compiler, so that a kernel's logic runs where there is no GPU. Every thread of a block is a
-// fiber; barriers and shuffles switch between them. Blocks run one after the other, threads in an order that differs by
-// block. A barrier that not all threads reach is an error, as is one in a warp whose lanes wait in different places.
+// fiber; barriers and shuffles switch between them. Blocks run one after the other, the last one first, threads in an
+// order that differs by block. A barrier that not all threads reach is an error, as is one in a warp whose lanes wait
+// in different places.
 #pragma once
 #include <math.h>
 #include <setjmp.h>
@@ -147,6 +148,7 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
     for (unsigned i = 0; i < 32 && first + i < n_threads; ++i) bits |= lane_values[warp][parity][i] << i;
     return bits;
 }
+inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, !predicate) == 0; }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
@@ -246,7 +248,8 @@ int launch(void (*kernel)(Args...), const unsigned* grid, const unsigned* block,
     blockDim = {block[0], block[1], block[2]};
     const u_int64_t blocks = u_int64_t(grid[0]) * grid[1] * grid[2];
     for (u_int64_t k = 0; k < blocks; ++k) {
-        u_int64_t b = k % 2 ? blocks - 1 - k / 2 : k / 2;  // from both ends: blocks come in no order
+        // The last one first: a GPU starts them in no order, though most often from the first on.
+        const u_int64_t b = blocks - 1 - k;
         blockIdx = {unsigned(b % grid[0]), unsigned(b / grid[0] % grid[1]), unsigned(b / grid[0] / grid[1])};
         if (!run_block(unsigned(k))) return 1;
     }
