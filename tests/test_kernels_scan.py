@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from backend_cuda.kernels import evaluate_size
+from backend_cuda.kernels import evaluate_size, scan
 from backend_cuda.kernels.ops import DTYPES, INEXACT
 from backend_cuda.kernels.scan import (
     OPS,
@@ -252,19 +252,24 @@ def test_tiles_of_many_groups(op, dtype):
 
 def without_adder(tiles):
     """The scan with one block fewer, where one adds up groups for the others."""
-    scan = tiles.scan
-    name = f"{scan.name}_alone"
-    source, n = re.subn(r" adders = [^;]*;", " adders = 0;", scan.source.replace(scan.name, name))
+    kernel = tiles.scan
+    name = f"{kernel.name}_alone"
+    source, n = re.subn(r" adders = [^;]*;", " adders = 0;", kernel.source.replace(kernel.name, name))
     assert n == 1
-    launch = dataclasses.replace(scan.launch, grid=(("sub", scan.launch.grid[0], 1), 1, 1))
-    return dataclasses.replace(tiles, scan=dataclasses.replace(scan, name=name, source=source, launch=launch))
+    launch = dataclasses.replace(kernel.launch, grid=(("sub", kernel.launch.grid[0], 1), 1, 1))
+    return dataclasses.replace(tiles, scan=dataclasses.replace(kernel, name=name, source=source, launch=launch))
 
 
-@pytest.mark.parametrize("op,dtype", [("cumsum", "float32"), ("cumprod", "bfloat16"), ("logcumsumexp", "float32")])
-def test_groups_add_up_to_the_same_whoever_adds_them_up(op, dtype):
+@pytest.mark.parametrize(
+    "op,dtype,rows",
+    [("cumsum", "float32", 1), ("cumprod", "bfloat16", 1), ("logcumsumexp", "float32", 2), ("cumsum", "float64", 9)],
+)
+def test_groups_add_up_to_the_same_whoever_adds_them_up(monkeypatch, op, dtype, rows):
+    monkeypatch.setattr(scan, "_ADDERS", 1)  # a warp of its block has two rows, if there are nine
     tiles = generate_tiles(op, dtype, dtype, reverse=False, inclusive=True)
-    # Two groups, and some tiles of the third.
-    a = to_scan(op, dtype, (1, 600 * 1024 * (16 // NUMPY[dtype].itemsize)), 7)
+    # Two groups and some tiles of the third, or one and some of the second.
+    n = (600 if rows == 1 else 260) * 1024 * (16 // NUMPY[dtype].itemsize)
+    a = to_scan(op, dtype, (rows, n), 7)
     (found, words), (alone, words_alone) = (
         run_both(t, a.shape, a, NUMPY[dtype]) for t in (tiles, without_adder(tiles))
     )
