@@ -123,8 +123,9 @@ struct PacksOfWarp {
     // there.
     typename Row::Words x[kPacks];
 
+    // Which packs these are; the words are yet to come.
     template <bool kWhole>
-    DEVICE void place(const Row& row, i64 first_pack) {
+    DEVICE void locate(const Row& row, i64 first_pack) {
         first = first_pack;
         const i64 place = row.place(first);
         low = kWhole ? 0 : int(max_i64(0, -place));
@@ -138,7 +139,7 @@ struct PacksOfWarp {
     }
     template <bool kWhole>
     DEVICE void load(const Row& row, i64 first_pack, State empty) {
-        place<kWhole>(row, first_pack);
+        locate<kWhole>(row, first_pack);
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) {
             if (!kWhole) {
@@ -150,6 +151,7 @@ struct PacksOfWarp {
             }
         }
     }
+    // Words that were loaded before.
     DEVICE void take(const typename Row::Words (&words)[kPacks]) {
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) x[u] = words[u];

@@ -7,15 +7,15 @@
 #pragma once
 #include "scan.cuh"
 
-// What the counter was before. Nothing waits for it until it is used, as after the code that is made of an atomicAdd
-// (one for all lanes that come to it).
-DEVICE u32 add_relaxed(u32* counter, u32 n) {
+// The next number of a counter. Nothing waits for it until it is used; of an atomicAdd the compiler makes one for all
+// lanes that come to it, and code that waits for the result, to give each lane its own.
+DEVICE u32 ask_for_number(u32* counter) {
 #ifdef __CUDACC__
     u32 before;
-    asm volatile("atom.add.relaxed.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(n) : "memory");
+    asm volatile("atom.add.relaxed.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(1) : "memory");
     return before;
 #else
-    return atomicAdd(counter, n);
+    return atomicAdd(counter, 1u);
 #endif
 }
 // The next of `count` numbers from 0 on; the last one leaves the counter at zero.
@@ -145,7 +145,7 @@ struct TilesOfRows {
     // The packs of a tile that is not full.
     DEVICE OfWarp parts(const Place& at, const Row& row) const {
         OfWarp packs;
-        packs.template place<false>(row, (at.tile * kWarps + threadIdx.x / 32) * 32 * kPacks);
+        packs.template locate<false>(row, (at.tile * kWarps + threadIdx.x / 32) * 32 * kPacks);
         return packs;
     }
     // From a full tile's first pack to pack u of this thread, in elements.
@@ -248,9 +248,9 @@ struct TilesOfRows {
     // as they can be known. The blocks of last tiles publish the same, so nothing depends on a warp that waits for
     // blocks that may not have begun; but they come to it only between their tiles, and each has to see first what
     // another has published, which takes longer than a group's tiles do, if they are all of one row. `carries` are for
-    // the states before the rows' next groups, of which it looks at kAhead at a time; it leaves further rows alone.
-    template <int kAhead>
+    // the states before the rows' next groups, of which it looks at two at a time; it leaves further rows alone.
     DEVICE void publish_ends(i64 first, i64 stride, State* carries, i64 n_carries) const {
+        constexpr int kAhead = 2;
         const i64 own = min_i64(ceil_div(rows - first, stride), n_carries), groups = (tiles - 1) / kGroup;
         // A group of each of this warp's rows, and then the next one of each.
         struct Item {
@@ -297,7 +297,7 @@ DEVICE void scan_tiles(const T* p, O* q, i64 rows, i64 n, i64 tiles, u64* slots,
         constexpr int kCarries = 64;
         __shared__ State carries[kWarps][kCarries];
         const int warp = threadIdx.x / 32, first = blockIdx.x + warp * adders;
-        if (first < rows) all.template publish_ends<2>(first, adders * kWarps, carries[warp], kCarries);
+        if (first < rows) all.publish_ends(first, adders * kWarps, carries[warp], kCarries);
         return;
     }
     // Aligned, or a load of 16 bytes of it would begin in another array.
@@ -307,7 +307,7 @@ DEVICE void scan_tiles(const T* p, O* q, i64 rows, i64 n, i64 tiles, u64* slots,
     const u32 count = u32(rows * tiles), tickets = count + gridDim.x - adders;
     u32 ticket = 0;  // of thread 0
     auto take = [&] {
-        if (threadIdx.x == 0) ticket = add_relaxed(counter, 1);
+        if (threadIdx.x == 0) ticket = ask_for_number(counter);
     };
     auto put_place = [&](int at) {
         if (threadIdx.x != 0) return;

@@ -1,7 +1,6 @@
 // CUDA's words for a C++ compiler, so that a kernel's logic runs where there is no GPU. Every thread of a block is a
-// fiber; barriers and shuffles switch between them. Blocks run one after the other, the last one first, threads in an
-// order that differs by block. A barrier that not all threads reach is an error, as is one in a warp whose lanes wait
-// in different places.
+// fiber; barriers and shuffles switch between them. Blocks run one after the other, threads in an order that differs by
+// block. A barrier that not all threads reach is an error, as is one in a warp whose lanes wait in different places.
 #pragma once
 #include <math.h>
 #include <setjmp.h>
@@ -248,8 +247,8 @@ int launch(void (*kernel)(Args...), const unsigned* grid, const unsigned* block,
     blockDim = {block[0], block[1], block[2]};
     const u_int64_t blocks = u_int64_t(grid[0]) * grid[1] * grid[2];
     for (u_int64_t k = 0; k < blocks; ++k) {
-        // The last one first: a GPU starts them in no order, though most often from the first on.
-        const u_int64_t b = blocks - 1 - k;
+        // From both ends, since blocks come in no order. The last one first: the first ones of a scan wait for others.
+        const u_int64_t b = k % 2 ? k / 2 : blocks - 1 - k / 2;
         blockIdx = {unsigned(b % grid[0]), unsigned(b / grid[0] % grid[1]), unsigned(b / grid[0] / grid[1])};
         if (!run_block(unsigned(k))) return 1;
     }
