@@ -250,14 +250,19 @@ def test_tiles_of_many_groups(op, dtype):
         assert_scanned(found, expected(op, a, dtype, reverse, inclusive), op, dtype)
 
 
+def with_blocks(tiles, adders, grid, name):
+    """The scan by so many blocks in all, and so many of them that add up groups for the others."""
+    kernel = tiles.scan
+    name = f"{kernel.name}_{name}"
+    source, n = re.subn(r" adders = [^;]*;", f" adders = {adders};", kernel.source.replace(kernel.name, name))
+    assert n == 1
+    launch = dataclasses.replace(kernel.launch, grid=(grid, 1, 1))
+    return dataclasses.replace(tiles, scan=dataclasses.replace(kernel, name=name, source=source, launch=launch))
+
+
 def without_adder(tiles):
     """The scan with one block fewer, where one adds up groups for the others."""
-    kernel = tiles.scan
-    name = f"{kernel.name}_alone"
-    source, n = re.subn(r" adders = [^;]*;", " adders = 0;", kernel.source.replace(kernel.name, name))
-    assert n == 1
-    launch = dataclasses.replace(kernel.launch, grid=(("sub", kernel.launch.grid[0], 1), 1, 1))
-    return dataclasses.replace(tiles, scan=dataclasses.replace(kernel, name=name, source=source, launch=launch))
+    return with_blocks(tiles, 0, ("sub", tiles.scan.launch.grid[0], 1), "alone")
 
 
 @pytest.mark.parametrize(
@@ -275,6 +280,14 @@ def test_groups_add_up_to_the_same_whoever_adds_them_up(monkeypatch, op, dtype, 
     )
     np.testing.assert_array_equal(found.view(np.uint8), alone.view(np.uint8))
     np.testing.assert_array_equal(words, words_alone)
+
+
+def test_a_block_that_adds_up_does_not_wait_for_ever():
+    """Where others begin only when it has ended."""
+    tiles = generate_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True)
+    a = np.ones((1, 600 * 1024 * 4), np.float32)
+    _, words = run_both(with_blocks(tiles, 1, 1, "unaided"), a.shape, a, np.float32)
+    assert not words.any()
 
 
 def test_large_scans_of_arrays_take_each_variant():

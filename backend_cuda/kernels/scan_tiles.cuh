@@ -248,9 +248,10 @@ struct TilesOfRows {
     // as they can be known. The blocks of last tiles publish the same, so nothing depends on a warp that waits for
     // blocks that may not have begun; but they come to it only between their tiles, and each has to see first what
     // another has published, which takes longer than a group's tiles do, if they are all of one row. `carries` are for
-    // the states before the rows' next groups, of which it looks at two at a time; it leaves further rows alone.
+    // the states before the rows' next groups, of which it looks at two at a time; it leaves further rows alone. Nor
+    // does it look for ever: the blocks it looks for may need the place of its own to begin.
     DEVICE void publish_ends(i64 first, i64 stride, State* carries, i64 n_carries) const {
-        constexpr int kAhead = 2;
+        constexpr int kAhead = 2, kMaxLooks = 1 << 14;  // about 20 ms, where a group's tiles take 0.5 us
         const i64 own = min_i64(ceil_div(rows - first, stride), n_carries), groups = (tiles - 1) / kGroup;
         // A group of each of this warp's rows, and then the next one of each.
         struct Item {
@@ -259,7 +260,8 @@ struct TilesOfRows {
         auto after = [&](Item item) {
             return item.index + 1 < own ? Item{item.index + 1, item.group} : Item{0, item.group + 1};
         };
-        for (Item item = {0, 0}; item.group < groups;) {
+        int looks = 0;  // since a group was there
+        for (Item item = {0, 0}; item.group < groups && looks < kMaxLooks; ++looks) {
             OfLane of_lane[kAhead];
             Item ahead = item;
 #pragma unroll
@@ -270,6 +272,7 @@ struct TilesOfRows {
 #pragma unroll
             for (int a = 0; a < kAhead; ++a) {
                 if (!__all_sync(0xffffffffu, item.group < groups && of_lane[a].are_there())) break;
+                looks = 0;
                 const State total = merge_group(of_lane[a]);
                 if (threadIdx.x % 32 == 0) {
                     State end = item.group > 0 ? carries[item.index] : empty;
