@@ -5,6 +5,7 @@ Run by tests/test_runtime_fake_driver.py.
 
 import gc
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -43,19 +44,23 @@ def test_an_evaluation_that_is_waited_for_and_read_makes_three_driver_calls():
 
 
 def released_after(seconds):
-    """What waiting for work costs in driver calls that is done after so many seconds."""
+    """Waits for work that is done after so many seconds, or more: its driver calls, how long it took, the result."""
     FAKE.fake_hold(1)
     (out,) = launch(fill_chain(), [4], [1.0, 1.0])
     timer = threading.Timer(seconds, FAKE.fake_hold, (0,))
+    start = time.perf_counter()
     timer.start()
     gained, _ = changed(lambda: API.wait(out.ticket))
+    took = time.perf_counter() - start
     timer.join()
-    return gained["driver_calls"], out
+    return gained["driver_calls"], took, out
 
 
 def test_waiting_asks_the_driver_once_a_millisecond_at_most():
-    calls, out = released_after(0.05)
-    assert 1 <= calls <= 50 if BY_WORD else calls > 50
+    calls, took, out = released_after(0.05)
+    assert calls >= 1
+    if BY_WORD:
+        assert calls <= 1 + 1000 * took
     gained, _ = changed(lambda: API.wait(out.ticket))
     assert gained == {}
     with pytest.raises(RuntimeError, match="no such ticket"):
