@@ -251,7 +251,7 @@ struct TilesOfRows {
     // the states before the rows' next groups, of which it looks at two at a time; it leaves further rows alone. Nor
     // does it look for ever: the blocks it looks for may need the place of its own to begin.
     DEVICE void publish_ends(i64 first, i64 stride, State* carries, i64 n_carries) const {
-        constexpr int kAhead = 2, kMaxLooks = 1 << 14;  // about 20 ms, where a group's tiles take 0.5 us
+        constexpr int kAhead = 2, kMaxLooks = 1 << 14;  // a look takes about as long as a group's tiles
         const i64 own = min_i64(ceil_div(rows - first, stride), n_carries), groups = (tiles - 1) / kGroup;
         // A group of each of this warp's rows, and then the next one of each.
         struct Item {

@@ -58,9 +58,7 @@ def released_after(seconds):
 
 def test_waiting_asks_the_driver_once_a_millisecond_at_most():
     calls, took, out = released_after(0.05)
-    assert calls >= 1
-    if BY_WORD:
-        assert calls <= 1 + 1000 * took
+    assert 1 <= calls <= 1 + 1000 * took if BY_WORD else calls > 50  # 1: the mark
     gained, _ = changed(lambda: API.wait(out.ticket))
     assert gained == {}
     with pytest.raises(RuntimeError, match="no such ticket"):
