@@ -123,6 +123,50 @@ def test_an_epilogue_that_needs_the_product_twice(plans: list[Plan]) -> None:
     assert len(last(plans).nodes) == 3
 
 
+def backwards(a: mx.array) -> mx.array:
+    return a[..., ::-1]
+
+
+def turned(a: mx.array) -> mx.array:
+    heads = mx.fast.rope(a.reshape(1, 2, 1, 6), 6, traditional=False, base=1e4, scale=1.0, offset=3)
+    return heads.reshape(1, 12)
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda a, b, c: a * mx.sigmoid(b) + c,
+        lambda a, b, c: a * mx.sigmoid(backwards(b)) + c,
+        lambda a, b, c: a * mx.sigmoid(turned(b)) * backwards(c),
+        lambda a, b, c: (a + mx.exp(backwards(b)), backwards(c) * a, b),
+        lambda a, b, c: (backwards(a) + b, backwards(b) + c),
+    ],
+)
+def test_a_product_waits_for_others_of_the_same_row(plans: list[Plan], combine: object) -> None:
+    """What an epilogue reads of another product must have been written by another kernel."""
+    x, scale, weights = normal(1, 12), normal(12), [normal(12, 12, seed=i) for i in range(3)]
+    for row in (x, mx.fast.rms_norm(x, scale, 1e-5)):
+        mx.eval(combine(*(row @ w.T for w in weights)))  # type: ignore[operator]
+        assert len(last(plans).nodes) > 1
+
+
+def test_products_of_the_same_row_may_wait_in_a_chain(plans: list[Plan]) -> None:
+    """The second reads the first, whose last step reads the third."""
+    x, a, b, c = normal(1, 12), *(normal(12, 12, seed=i) for i in range(3))
+    first = mx.tanh(x @ a.T)
+    second = x @ b.T + backwards(first)
+    mx.eval(second, first * backwards(x @ c.T))
+    assert len(last(plans).nodes) == 3
+
+
+def test_a_bias_may_be_another_product_of_the_same_row(plans: list[Plan]) -> None:
+    x, a, b = normal(1, 12), normal(12, 12, seed=1), normal(12, 12, seed=2)
+    mx.eval(mx.addmm(backwards(x @ a.T), x, b.T))
+    assert len(last(plans).nodes) == 2
+    mx.eval(mx.addmm(mx.exp(x @ a.T), x, b.T))
+    assert len(last(plans).nodes) == 2
+
+
 def test_a_circle_through_another_product_is_avoided(plans: list[Plan]) -> None:
     """p + f(p) @ v: the sum reads p and what follows from it."""
     x, w, v = normal(1, 12), normal(7, 12), normal(7, 7, seed=3)

@@ -92,10 +92,22 @@ class _Finder:
             by_x.setdefault((first.x, self.b.dtype(first.node)), []).append(piece)
         groups = []
         for (x, _), pieces in by_x.items():
-            for at in range(0, len(pieces), kernels.MAX_PARTS):
-                some = pieces[at : at + kernels.MAX_PARTS]
-                groups.append(Group(some, self._norm(x, some)))
+            for level in self._levels(pieces):
+                for at in range(0, len(level), kernels.MAX_PARTS):
+                    some = level[at : at + kernels.MAX_PARTS]
+                    groups.append(Group(some, self._norm(x, some)))
         return groups
+
+    def _levels(self, pieces: list[Piece]) -> list[list[Piece]]:
+        """Pieces that read nothing of one another, then those that read of these, and so on."""
+        owner = {i: k for k, piece in enumerate(pieces) for i in piece.members}
+        reads: list[set[int]] = [set() for _ in pieces]
+        for i, k in owner.items():
+            reads[k] |= {owner.get(self.b.analysis.root(j), k) for j in self.nodes[i].inputs} - {k}
+        level = [0] * len(pieces)
+        for _ in pieces:  # as often as the longest chain of them may need
+            level = [max((level[of] + 1 for of in reads[k]), default=0) for k in range(len(pieces))]
+        return [[p for p, at in zip(pieces, level, strict=True) if at == n] for n in sorted(set(level))]
 
     def _product(self, i: int) -> Product | None:
         b, node = self.b, self.nodes[i]

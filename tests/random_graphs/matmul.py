@@ -102,4 +102,38 @@ def rows(draw: Draw) -> Value | None:
     return draw.result(text, y, ("1", count, "8"), limit, spread)
 
 
-STEPS = (product, product, outer, affine, complex_product, rows, rows)
+def siblings(draw: Draw) -> Value | None:
+    """Products of the same row or rows, as they are or turned round, combined in some order."""
+    dtype, n = draw.choose.choice(("bfloat16", "float16", "float32")), draw.choose.choice(("64", "16", "a"))
+    count = draw.choose.choice(("1", "1", "1", "3"))
+    x = draw.leaf(dtype, ("1", count, n))
+    scale, most = 0.25, draw.most((n,))
+    array, error, text = x.array, 0.0, x.name
+    if draw.choose.random() < 0.3:
+        w = draw.leaf(dtype, (n,), 1, 1)
+        array, error, text = mx.fast.rms_norm(x.array + 4, w.array, 1e-5), 8 * UNIT[dtype], f"rms_norm({x.name} + 4)"
+    terms = []
+    for _ in range(draw.choose.randrange(2, 6)):
+        weight = draw.leaf(dtype, ("8", n), -scale, scale)
+        y, name = mx.tanh(array @ weight.array.T), f"tanh({text} @ {weight.name}.T)"
+        kind = draw.choose.randrange(4)
+        if kind == 0:
+            y, name = y[..., ::-1], f"{name}[..., ::-1]"
+        elif kind == 1:
+            y, name = mx.swapaxes(y, 1, 2).reshape(y.shape), f"{name}.swapaxes(1, 2).reshape"
+        terms.append((y, name))
+    limit = most * 3.0 * scale
+    spread = most * error * scale + (SUM * UNIT["float32"] + UNIT[dtype]) * limit + 2 * UNIT[dtype]
+    total, text = terms[0]
+    bound, far = 1.0, spread
+    for y, name in terms[1:]:
+        if draw.choose.random() < 0.5:
+            total, text = total * y, f"({text}) * {name}"
+            far = far + bound * spread + UNIT[dtype] * bound
+        else:
+            total, text = total + y, f"({text}) + {name}"
+            bound, far = bound + 1, far + spread + UNIT[dtype] * (bound + 1)
+    return draw.result(text, total, ("1", count, "8"), bound, far)
+
+
+STEPS = (product, product, outer, affine, complex_product, rows, rows, siblings)
