@@ -61,6 +61,41 @@ def test_layouts_of_batches():
         same_as_numpy(result, _exact(left_view(a)) @ _exact(b).transpose(1, 0, 2), case=left, scale=20)
 
 
+@pytest.mark.parametrize("n, k", [(40, 2064), (2049, 96), (4100, 64), (8199, 40), (14339, 32), (140_003, 16)])
+def test_a_few_rows_times_weights_of_all_sizes(n, k):
+    """Of whole numbers, whose sums are exact, as they are or with another array added."""
+    rng = np.random.default_rng(n)
+    w = rng.integers(-1, 2, (n, k + 3)).astype(np.float32)
+    c = rng.integers(-3, 4, (16, n)).astype(np.float32)
+    x = rng.integers(-1, 2, (16, k)).astype(np.float32)
+    for dtype in (mx.bfloat16, mx.float16):
+        given, weights, added = (mx.array(a).astype(dtype) for a in (x, w, c))
+        mx.eval(given, weights, added)
+        for rows in (1, 2, 7, 8, 16):
+            for first in (0, 3):  # the second is off a boundary of 16 bytes
+                rest = weights[:, first : first + k] if first else mx.contiguous(weights[:, :k])
+                mx.eval(rest)
+                expected = x[:rows] @ w[:, first : first + k].T
+                assert np.abs(expected).max() < 250
+                found = given[:rows] @ rest.T
+                np.testing.assert_array_equal(np.array(found.astype(mx.float32)), expected)
+                sums = added[:rows] + given[:rows] @ rest.T
+                np.testing.assert_array_equal(np.array(sums.astype(mx.float32)), c[:rows] + expected)
+
+
+@pytest.mark.parametrize("n, k", [(40, 2064), (2049, 96), (17_000, 64), (140_003, 16)])
+def test_a_normed_row_times_weights_of_all_sizes(n, k):
+    rng = np.random.default_rng(n)
+    x, scale, w = rng.normal(size=(1, k)), rng.normal(size=k), rng.normal(size=(n, k))
+    normed = x / np.sqrt((x * x).mean() + 1e-5) * scale
+    given = [mx.array(a.astype(np.float32)) for a in (x, scale, w)]
+    found = np.array(mx.fast.rms_norm(given[0], given[1], 1e-5) @ given[2].T)
+    np.testing.assert_allclose(found, normed @ w.T, rtol=1e-4, atol=1e-3)
+    gated = np.array(mx.sigmoid(given[0] @ given[2].T) * (given[0] @ given[2].T))
+    product = x @ w.T
+    np.testing.assert_allclose(gated, product / (1 + np.exp(-product)), rtol=1e-4, atol=1e-3)
+
+
 def test_promotion():
     a, b = samples("float16", (2, 3), domain="small"), samples("float32", (3, 2), domain="small")
     same_as_mlx(lambda m, a, b: m.matmul(a, b), a, b, scale=20)

@@ -1,4 +1,4 @@
-"""Matrix products: a matrix-vector kernel of our own for one-row products, cuBLASLt for the rest."""
+"""Matrix products: kernels of our own for one row, and for a few of 16-bit floats; cuBLASLt for the rest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..kernels import few_rows as few_rows_kernels
 from ..kernels import matvec as kernels
 from ..kernels.codegen import Instruction
 from ..kernels.kernel import KernelSource
@@ -260,13 +261,52 @@ def multiply(b: Builder, left: int, right: int, out: View, covers: Sequence[int]
     if covers and is_stored_transposed(b.analysis, covers[0]):
         emit_product(b, product.transposed(), out, covers, label)
         return
-    emit(b, product, out, covers, label)
+    emit(b, product, right, out, covers, label)
 
 
-def emit(b: Builder, product: Product, out: View, covers: Sequence[int], label: str) -> None:
-    """The product by whichever kernel is for it."""
-    if product.m.const != 1 or not matvec(b, product, out, covers, label):
+def emit(b: Builder, product: Product, right: int, out: View, covers: Sequence[int], label: str) -> None:
+    """The product by whichever kernel is for it; `right` is the node of its right operand."""
+    is_own = product.m.const == 1 and matvec(b, product, out, covers, label)
+    if not is_own and not few_rows(b, product, right, out, covers, label):
         emit_product(b, product, out, covers, label)
+
+
+def is_given(b: Builder, j: int) -> bool:
+    """Whether node j is a leaf, maybe transposed: kernels may read it before those in front of them are done."""
+    while b.tape_nodes[j].role == "op" and b.tape_nodes[j].name == "transpose":
+        j = b.tape_nodes[j].inputs[0]
+    return b.tape_nodes[j].role == "leaf"
+
+
+@functools.lru_cache(maxsize=1024)
+def _few_rows_kernel(dtype: str, adds: bool, early: bool, variant: few_rows_kernels.Variant) -> KernelSource:
+    return few_rows_kernels.generate(dtype, adds=adds, early=early, variant=variant)
+
+
+def few_rows(
+    b: Builder, product: Product, right: int, out: View, covers: Sequence[int], label: str, addend: View | None = None
+) -> bool:
+    """A product of a few rows by our own kernel, and an addend as of `emit_product`; whether there is one for it."""
+    x, w = product.a, product.b
+    if out.dtype not in few_rows_kernels.DTYPES or product.batch.const != 1 or x.transposed or not w.transposed:
+        return False
+    variant = b.table.choose(few_rows_kernels.choose_variant, of=(product.m, product.n, product.k))
+    if variant is None:
+        return False
+    zero, one = b.lift(0), b.lift(1)
+    is_same = w.view.buffer is b.value(right).buffer  # else it is a copy that the plan makes
+    operands = [Operand(x.view, (x.ld, zero, one)), Operand(w.view, (zero, w.ld, one))]
+    if addend is not None:
+        operands.append(Operand(addend, (product.ldd, one)))
+    b.kernel(
+        _few_rows_kernel(out.dtype, addend is not None, is_given(b, right) and is_same, variant),
+        [product.m, product.n, product.k],
+        operands,
+        [Operand(out, (product.ldd, one))],
+        covers=covers,
+        label=label,
+    )
+    return True
 
 
 @functools.lru_cache(maxsize=1024)

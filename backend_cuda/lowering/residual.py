@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..kernels.ops import FLOATS
 from .builder import Builder
 from .elementwise import lower_group
-from .matmul import emit, emit_product, plan_product
+from .matmul import emit, emit_product, few_rows, plan_product
 from .plan import View, row_major
 from .units import Unit, can_merge, merge
 
@@ -31,17 +31,11 @@ class Residual:
             covers = (self.product, self.total)
             addend = _as(b, b.read(self.addend), self.product)
             place = b.result(self.total)
-            emit_product(
-                b,
-                product,
-                _as(b, place, self.product),
-                covers,
-                b.label(covers),
-                addend=addend,
-                outputs={self.total: place},
-            )
+            out, label = _as(b, place, self.product), b.label(covers)
+            if not few_rows(b, product, right, out, covers, label, addend):
+                emit_product(b, product, out, covers, label, addend=addend, outputs={self.total: place})
             return
-        emit(b, product, out, (self.product,), b.label((self.product,)))
+        emit(b, product, right, out, (self.product,), b.label((self.product,)))
         b.begin_reads()
         lower_group(b, [self.total])
 

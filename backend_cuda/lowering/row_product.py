@@ -16,7 +16,7 @@ from ..kernels.kernel import KernelSource
 from .analysis import VIEWS
 from .builder import Builder, Operand
 from .elementwise import ProgramWriter, access_of, broadcast_strides, collapse
-from .matmul import layout, scaled_sum
+from .matmul import is_given, layout, scaled_sum
 from .plan import View
 from .rope import rope_result
 from .shape import sliced
@@ -118,11 +118,7 @@ class _Finder:
             return None
         if not all(d.const == 1 for j in (i, left) for d in b.dims(j)[:-1]):
             return None
-        # A weight that nothing in the plan writes may be read before the kernels before this one are done.
-        j = right
-        while self.nodes[j].role == "op" and self.nodes[j].name == "transpose":
-            j = self.nodes[j].inputs[0]
-        if self.nodes[j].role != "leaf" or not all(d.const == 1 for d in b.dims(right)[:-2]):
+        if not is_given(b, right) or not all(d.const == 1 for d in b.dims(right)[:-2]):
             return None
         found = layout(b, b.value(right))
         if found is None or not found[0]:

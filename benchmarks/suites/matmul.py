@@ -20,6 +20,7 @@ from benchmarks.timing import in_turns_us
 
 PEERS = ("mlxlite", "torch")
 LINKS = 4  # products in a chain of large ones
+LINKS_OF_ROWS = 16  # at least, of a few rows: a launch takes as long as one of them, and a decoding step has a hundred
 
 
 @dataclass(frozen=True)
@@ -141,5 +142,5 @@ def few_rows(size: Size) -> Iterator[Chain]:
     for after, before in size.weights:
         for rows in size.rows:
             name = f"{rows} row{'s' if rows > 1 else ''}, weights {after}x{before} and {before}x{after} bfloat16"
-            links = 2 * math.ceil(size.weight_bytes / (4 * after * before))
+            links = max(LINKS_OF_ROWS, 2 * math.ceil(size.weight_bytes / (4 * after * before)))
             yield Chain(name, "nt", "bfloat16", (), rows, before, after, links)
