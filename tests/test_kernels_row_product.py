@@ -14,7 +14,12 @@ pytestmark = pytest.mark.skipif(not emulator.available(), reason="g++ is not ins
 
 # Of the largest element of the result: one rounding of the result, and float's of the sum.
 TOLERANCE = {"bfloat16": 2**-8, "float16": 2**-11, "float32": 3e-6, "float64": 2e-7}
-VARIANTS = [Variant(), Variant(team=8, stages=3, threads=64), Variant(team=128, stages=2), Variant(team=64, stages=4)]
+VARIANTS = [
+    Variant(),
+    Variant(team=8, items=1, stages=3, threads=64, blocks=2),
+    Variant(team=128, items=4, stages=2, blocks=1),
+    Variant(team=64, items=2, stages=4, blocks=3),
+]
 
 
 def numpy_dtype(dtype: str) -> np.dtype:

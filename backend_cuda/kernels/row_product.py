@@ -6,12 +6,15 @@ it is wanted, a row of a key-value cache for instance.
 
 Model: the weights' bytes at memory bandwidth. A weight of a few MB takes as long as a launch, so the kernel starts
 copying weights before the kernel in front of it is done (`define`'s `before`), and one launch does the work of several.
+Its blocks, two on each multiprocessor, stay, and their teams take several rows of the weights at a time: x is read once
+for these, and most of what a multiprocessor has of shared memory is on its way, also when one kernel follows another.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .codegen import (
     Access,
@@ -33,9 +36,9 @@ from .target import target
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 MAX_PARTS = 4
-# Warps that have the memory of an H100 busy.
-_BUSY_WARPS = 132 * 16
-_STAGES_TO_KEEP = 6  # a block with fewer is too slow for its place to be worth it
+# Of a block, and blocks of a multiprocessor. With four rows and six stages a block has 96 KiB: no third one finds room,
+# so that blocks are spread evenly, also where they begin one by one as those of the kernel in front end.
+_THREADS, _BLOCKS, _ROWS, _STAGES = 256, 2, 4, 6
 
 
 @dataclass(frozen=True)
@@ -80,19 +83,24 @@ class Part:
 
 @dataclass(frozen=True)
 class Variant:
-    """`team` threads (8 to 256, a power of two) take one or two rows of the weights, `stages` - 1 loads in flight."""
+    """`team` threads (8 to 256, a power of two) take `items` columns, or as many pairs, at a time.
+
+    Each thread has `stages` - 1 chunks of each of their rows in flight; there are `blocks` of `threads` at most.
+    """
 
     team: int = 32
+    items: int = 2
     stages: int = 4
     threads: int = 128
+    blocks: int = 264
 
-    def shared_bytes(self, slots: int) -> int:
-        """Of a block, for `slots` loads of each thread in each stage."""
-        return 16 * self.threads * self.stages * slots
+    def shared_bytes(self, rows: int) -> int:
+        """Of a block, with so many rows for an item."""
+        return 16 * self.threads * self.stages * self.items * rows
 
 
 def rows_of(parts: Sequence[Part]) -> int:
-    """Rows of weights that a team takes at a time, the same for all parts."""
+    """Rows of weights of an item, the same for all parts."""
     return 2 if any(p.turn or p.weights == 2 for p in parts) else 1
 
 
@@ -100,32 +108,29 @@ def choose_variant(dtype: str, rows: int, norm: bool, columns: int, k: int) -> V
     """A fast variant for so many columns in all; any variant is correct for any.
 
     >>> choose_variant("bfloat16", 1, False, 576, 576)
-    Variant(team=64, stages=3, threads=128)
-    >>> choose_variant("bfloat16", 1, False, 2048, 8192)
-    Variant(team=64, stages=6, threads=128)
+    Variant(team=256, items=4, stages=6, threads=256, blocks=264)
+    >>> choose_variant("bfloat16", 2, True, 16384, 2048)
+    Variant(team=32, items=2, stages=6, threads=256, blocks=264)
+    >>> choose_variant("bfloat16", 1, True, 128256, 2048)
+    Variant(team=32, items=4, stages=6, threads=256, blocks=2112)
     """
+    most = (target.shared - 2048) // (16 * _THREADS * _ROWS)
+    variant = Variant(8, _ROWS // rows, max(2, min(_STAGES, most)), _THREADS)
+    blocks = max(1, min(_BLOCKS * target.multiprocessors, target.places(variant.shared_bytes(rows))))
     chunks = max(1, -(-k * ITEMSIZE[dtype] // 16))
-    items = max(1, columns // rows)
-    team = 32
-    while team > 8 and chunks < 4 * team and items * team // 2 >= 32 * _BUSY_WARPS:
-        team //= 2
-    # Enough warps for the memory, and some loads for each thread: 8 to 16 were the fastest for rows of 4 to 28 KB.
-    while team < 256 and chunks > 2 * team and items * team * rows < 32 * _BUSY_WARPS:
+    groups = -(-columns // _ROWS)
+    # With a norm, teams that are a warp and never wait for another were faster (2 to 7%, H200), if there are groups for
+    # two rounds of them, and the last round is nearly full; for eight blocks in each place, each for two rounds, if
+    # there are as many: the faster multiprocessors then take more of them.
+    rounds = groups * 32 / (_THREADS * blocks)
+    if norm and rounds >= 1.75 and rounds >= 0.8 * math.ceil(rounds):
+        waves = next(w for w in (8, 4, 2, 1) if rounds >= 1.6 * w)
+        return replace(variant, team=32, blocks=waves * blocks)
+    # Else four chunks of a row for each thread, or fewer, as long as there are blocks that would have nothing to do.
+    team = 8
+    while team < _THREADS and (4 * team < chunks or (team < 4 * chunks and 2 * team * groups <= _THREADS * blocks)):
         team *= 2
-    while team < 128 and team * (8 if rows == 2 else 16) < chunks:
-        team *= 2
-    threads = max(128, team)
-    # All loads of a short row at once; at most 32 KiB a block, of which six fit on a multiprocessor. Where there are
-    # blocks for several rounds, more of them beside one another do better than more loads in each.
-    slots = rows + 1 + norm
-    most = (32 << 10) // Variant(team, 1, threads).shared_bytes(slots)
-    if items * team > 32 * 2 * _BUSY_WARPS:
-        most = min(most, 4)
-    stages = max(2, min(8, most, -(-chunks // team) + 1))
-    # The last blocks would run alone if there were no room for them beside the others.
-    fewer = [Variant(team, s, threads) for s in range(stages, min(stages, _STAGES_TO_KEEP) - 1, -1)]
-    blocks = -(-items * team // threads)
-    return next((v for v in fewer if target.places(v.shared_bytes(slots)) >= blocks), fewer[0])
+    return replace(variant, team=team, blocks=blocks)
 
 
 def generate(dtype: str, parts: Sequence[Part], norm: bool = False, variant: Variant | None = None) -> KernelSource:
@@ -152,7 +157,7 @@ def generate(dtype: str, parts: Sequence[Part], norm: bool = False, variant: Var
 
     >>> value = (("value", 0, "bfloat16"),)
     >>> generate("bfloat16", [Part(value, outputs=(Output(0, "bfloat16"),))]).launch.grid
-    (('cdiv', 'd1', 4), 1, 1)
+    (('min', ('cdiv', ('cdiv', 'd1', 2), 4), 264), 1, 1)
     """
     if dtype not in DTYPES:
         raise TypeError(f"[matmul] no CUDA kernel of one row for {dtype}; convert the operands with astype first.")
@@ -180,12 +185,12 @@ class _Writer:
     def __init__(self, dtype: str, parts: Sequence[Part], norm: bool, variant: Variant) -> None:
         self.dtype, self.norm, self.variant = dtype, norm, variant
         self.rows = rows_of(parts)
-        slots = self.rows + 1 + norm
+        self.elements = self.rows * variant.items  # of the result, that a team has at a time
         powers = [8 << i for i in range(6)]
         if variant.team not in powers or variant.threads % max(variant.team, 32) or variant.threads > 1024:
             raise ValueError(f"teams of 8, 16, ... 256 threads divide a block of whole warps: {variant}")
-        if variant.stages < 2 or variant.shared_bytes(slots) > 44 << 10:
-            raise ValueError(f"2 stages or more, in at most 44 KiB of shared memory: {variant}")
+        if variant.stages < 2 or not 1 <= self.elements <= variant.team or variant.shared_bytes(self.rows) > 96 << 10:
+            raise ValueError(f"2 stages, an item, and no more rows than threads, in at most 96 KiB: {variant}")
         self.params = Params()
         self.parts = self._number(parts)
 
@@ -257,61 +262,95 @@ class _Writer:
     # ---- text
 
     def kernel(self) -> KernelSource:
-        v, rows, element = self.variant, self.rows, storage(self.dtype)
+        v, rows, elements, element, c = self.variant, self.rows, self.elements, storage(self.dtype), compute(self.dtype)
         per_block = v.threads // v.team
-        items = [self._items(n) for n in self.parts]
+        weights = [n.weight + i for n in self.parts for i in range(n.part.weights)]
         before = [
-            f"using Dot = RowDot<{element}, {rows}, {str(self.norm).lower()}, {v.team}, {v.stages}, {v.threads}>;",
-            "__shared__ uint4 ring[Dot::kRing];",
+            f"using Dot = RowDot<{element}, {elements}, {str(self.norm).lower()}, {v.team}, {v.stages}, {v.threads}>;",
+            "DYNAMIC_SHARED(ring, 16 * Dot::kRing);",
             f"const int member = threadIdx.x % {v.team};",
-            *(f"const i64 items{n.index} = {text};" for n, text in zip(self.parts, items, strict=True)),
+            *(f"const i64 items{n.index} = {self._items(n)};" for n in self.parts),
             f"const i64 items = {' + '.join(f'items{n.index}' for n in self.parts)};",
-            f"i64 item = i64(blockIdx.x) * {per_block} + threadIdx.x / {v.team};",
-            "// Teams beyond the last item go along with it, since whole warps meet in shuffles.",
-            "const bool is_item = item < items;",
-            "item = min_i64(item, items - 1);",
-            "int part = 0;",
+            f"const i64 groups = ceil_div(items, {v.items});",
+            f"const i64 own = i64(blockIdx.x) * {per_block} + threadIdx.x / {v.team};",
+            "// The columns of an item's rows, as features of a head; there may be no second one.",
+            "struct Place {",
+            "    int part;",
+            "    i64 head, first, second;",
+            "    bool turned, has_second;",
+            "};",
+            f"auto find_item = [&](i64 item, const {element}** rows) {{",
+            "    int part = 0;",
             *(
-                f"if (part == {n.index} && item >= items{n.index}) part = {n.index + 1}, item -= items{n.index};"
+                f"    if (part == {n.index} && item >= items{n.index}) part = {n.index + 1}, item -= items{n.index};"
                 for n in self.parts[:-1]
             ),
-            f"const {element}* rows[{rows}];",
-            "// The columns of the two rows, as features of a head; there may be no second one.",
-            "i64 head = 0, first = 0, second = 0;",
-            "bool turned = false, has_second = false;",
-            *self._branches(self._place),
-            *(line for n in self.parts for line in self._turn(n, is_late=False)),
-            "Dot dot(ring, rows, k, member);",
-            "dot.prefetch();",
+            *("    " + line for line in self._find_item()),
+            "};",
+            "// Past the last item, that one again.",
+            "auto find = [&](i64 group, Dot::Rows& rows) {",
+            *(
+                f"    find_item(min_i64(group * {v.items} + {i}, items - 1), rows + {i * rows});"
+                for i in range(v.items)
+            ),
+            "};",
+            f"const bool aligned = {' && '.join(f'is_chunk_aligned(p{i}, t{i}_0)' for i in weights)};",
+            f"const i64 step = i64(gridDim.x) * {per_block};",
+            "Dot dot(ring, k, aligned, member, own, step, groups);",
+            "dot.prefetch(find);",
+            "// Each of the first members of a team has an element of its results.",
+            f"const int element = member < {elements} ? member : 0, of_item = element % {rows};",
+            "// In turns, so that none waits for what another has read.",
+            f"__shared__ {c} memory[2][{v.threads // 32 * elements}];",
+            "int turn = 0;",
+            *([f"{c} factor = 1;"] if self.norm else []),
+            "// Teams that have no more groups go along, since whole blocks meet.",
+            f"for (i64 group = own; group - threadIdx.x / {v.team} < groups; group += step, turn ^= 1) {{",
+            f"const i64 item = group * {v.items} + element / {rows};",
+            f"const {element}* own_rows[{rows}];",
+            "const Place place = find_item(min_i64(item, items - 1), own_rows);",
+            "const int part = place.part;",
+            "const i64 head = place.head, first = place.first, second = place.second;",
+            "const bool turned = place.turned, has_second = place.has_second;",
+            *self._turns(is_late=False),
         ]
-        element_lines = [
-            "// Each of the first members of a team has an element of its result.",
-            f"const bool inside = is_item && (member == 0{' || (member == 1 && has_second)' if rows == 2 else ''});",
-            "const i64 feature = member == 0 ? first : second;",
-        ]
+        second = " && (of_item == 0 || has_second)" if rows == 2 else ""
         body = [
-            *(line for n in self.parts for line in self._turn(n, is_late=True)),
-            *element_lines,
+            *self._turns(is_late=True),
+            f"const bool inside = member < {elements} && item < items{second};",
+            "const i64 feature = of_item == 0 ? first : second;",
             *(line for n in self.parts for line in self._loads(n)),
-            f"{compute(self.dtype)} sum[Dot::kSums];",
-            f"dot.run(sum, x, {'scale' if self.norm else 'nullptr'});",
-            f"__shared__ {compute(self.dtype)} memory[{v.threads // 32} * Dot::kSums];",
-            f"const TeamTotals<{compute(self.dtype)}, Dot::kSums, {v.team}, {v.threads}> totals(sum, memory);",
-            "if (!inside) return;",
-            f"{compute(self.dtype)} value0 = totals.total(0){', value1 = totals.total(1)' if rows == 2 else ''};",
+            f"{c} sum[{elements}] = {{}};",
+            f"if (group < groups) dot.run(sum, x, {'scale' if self.norm else 'nullptr'}, group, group == own, find);",
+            f"{c} value0 = sum_team<{c}, {elements}, {v.team}>(sum, memory[turn]);",
         ]
         if self.norm:
-            c = compute(self.dtype)
-            body.append(f"const {c} factor = op_rsqrt(totals.total({rows}) / {c}(k) + s0_{self.real});")
-            body += [f"value{r} = value{r} * factor;" for r in range(rows)]
-        body += self._branches(self._stores)
+            body += [
+                "if (group == own) {",
+                f"    __shared__ {c} of_squares[{v.threads // 32}];",
+                f"    const {c} squares[1] = {{dot.squares}};",
+                f"    factor = op_rsqrt(sum_team<{c}, 1, {v.team}>(squares, of_squares) / {c}(k) + s0_{self.real});",
+                f"    factor = shuffle_from(factor, threadIdx.x % 32 / {min(v.team, 32)} * {min(v.team, 32)});",
+                "}",
+                "value0 = value0 * factor;",
+            ]
+        if rows == 2:
+            body += [
+                f"{c} value1 = shuffle_xor(value0, 1);",
+                f"if (of_item == 1) {{ const {c} own_value = value0; value0 = value1; value1 = own_value; }}",
+            ]
+        body.append("if (inside) {")
+        body += ["    " + line for line in self._branches(self._stores)]
+        body += ["}", "}", "wait_copy_groups<0>();"]
         total: Size = self._size(self.parts[0])
         for n in self.parts[1:]:
             total = ("add", total, self._size(n))
         label = f"row_product_{self.dtype}" + ("_norm" if self.norm else "")
         label += "".join("_" + ("rope" if n.part.turn else describe(n.part.program)) for n in self.parts)
-        launch = Launch((v.threads, 1, 1), (("cdiv", total, per_block), 1, 1))
-        return define(label, "row_product.cuh", self.params, body, launch, before)
+        needed: Size = ("cdiv", ("cdiv", total, v.items) if v.items > 1 else total, per_block)
+        launch = Launch((v.threads, 1, 1), (("min", needed, v.blocks), 1, 1), v.shared_bytes(rows))
+        together = max(1, _BLOCKS * _THREADS // v.threads)
+        return define(label, "row_product.cuh", self.params, body, launch, before, together)
 
     def _branches(self, lines_of: object) -> list[str]:
         """The statements of each part, for the part that the team has."""
@@ -327,16 +366,17 @@ class _Writer:
         """Whether an item is two columns of one weight."""
         return self.rows == 2 and n.part.weights == 1
 
-    def _items(self, n: _Numbered) -> str:
-        d = n.dim
-        if not n.part.heads:
-            return f"ceil_div(d{d}, 2)" if self._pairs(n) else f"d{d}"
+    def _items_of_head(self, n: _Numbered) -> str:
+        """How many items a head has; all of the part, if it has no heads."""
+        features = f"d{n.dim + n.part.heads}"
         if not self._pairs(n):
-            return f"d{d} * d{d + 1}"
+            return features
         turn = n.part.turn
-        if turn is None:
-            return f"d{d} * ceil_div(d{d + 1}, 2)"
-        return f"d{d} * ({turn.dims // 2} + ceil_div(d{d + 1} - {turn.dims}, 2))"
+        return f"{turn.dims // 2} + ceil_div({features} - {turn.dims}, 2)" if turn else f"ceil_div({features}, 2)"
+
+    def _items(self, n: _Numbered) -> str:
+        of_head = self._items_of_head(n)
+        return f"d{n.dim} * ({of_head})" if n.part.heads else of_head
 
     def _size(self, n: _Numbered) -> Size:
         """The same as a Size."""
@@ -350,54 +390,66 @@ class _Writer:
             return ("mul", f"d{d}", ("cdiv", f"d{d + 1}", 2))
         return ("mul", f"d{d}", ("add", turn.dims // 2, ("cdiv", ("sub", f"d{d + 1}", turn.dims), 2)))
 
-    def _place(self, n: _Numbered) -> list[str]:
-        """Statements that set head, first, second, turned, has_second and rows."""
-        d, turn, w = n.dim, n.part.turn, n.weight
-        features = f"d{d + 1}" if n.part.heads else f"d{d}"
-        if not self._pairs(n):
-            lines = (
-                [f"first = take_coordinate(item, {features});", "head = item;"] if n.part.heads else ["first = item;"]
-            )
-            row = f"(head * {features} + first)" if n.part.heads else "first"
-            return [*lines, *(f"rows[{r}] = p{w + r} + {row} * t{w + r}_0;" for r in range(n.part.weights))]
-        pairs = f"ceil_div({features}, 2)"
-        if turn:
-            pairs = f"{turn.dims // 2} + ceil_div({features} - {turn.dims}, 2)"
-        lines = []
-        if n.part.heads:
-            lines += [f"const i64 pair = take_coordinate(item, {pairs});", "head = item;"]
-        else:
-            lines.append("const i64 pair = item;")
-        lines.append("first = 2 * pair, second = first + 1;")
-        if turn:
-            lines.append(f"turned = pair < {turn.dims // 2};")
-            if not turn.traditional:
-                lines.append(f"if (turned) first = pair, second = pair + {turn.dims // 2};")
-        lines += [
-            f"has_second = second < {features};",
-            f"rows[0] = p{w} + (head * {features} + first) * t{w}_0;",
-            f"rows[1] = p{w} + (head * {features} + (has_second ? second : first)) * t{w}_0;",
-        ]
-        return lines
+    def _find_item(self) -> list[str]:
+        """Statements that find a place for `part` and `item`, a number in that part, and set where its rows begin.
 
-    def _turn(self, n: _Numbered, is_late: bool) -> list[str]:
-        """Statements that find the angle, which wait for the kernels before if they read memory."""
-        turn = n.part.turn
-        if turn is None or is_late != (turn.offset == "array" or turn.has_freqs):
-            return []
-        half = turn.dims // 2
-        position = f"p{n.position}[0]" if turn.offset == "array" else f"n{turn.position}"
-        pair = "first / 2" if turn.traditional else "first"
-        if turn.has_freqs:
-            frequency = f"1.0f / p{n.periods}[{pair}]"
-        else:
-            frequency = f"op_exp(f32({pair}) * f32(-log(s{turn.base}_f64) / {half}))"
-        return [
-            f"f32 sine{n.index} = 0, cosine{n.index} = 1;",
-            f"if (part == {n.index} && turned) {{",
-            f"    sincosf(f32({position}) * s{turn.scale}_f32 * ({frequency}), &sine{n.index}, &cosine{n.index});",
-            "}",
+        What differs between parts is chosen, so that there is one division, however many there are.
+        """
+        lines = []
+        for name, kind, of in (
+            ("features", "i64", lambda n: f"d{n.dim + n.part.heads}"),
+            ("per_head", "i64", self._items_of_head),
+            ("turning", "i64", lambda n: f"{n.part.turn.dims // 2 if n.part.turn else 0}"),
+            ("is_pair", "bool", lambda n: str(self._pairs(n)).lower()),
+            ("is_split", "bool", lambda n: str(bool(n.part.turn and not n.part.turn.traditional)).lower()),
+            *(
+                (f"weight{r}", f"const {storage(self.dtype)}*", lambda n, r=r: f"p{self._weight(n, r)}")
+                for r in range(self.rows)
+            ),
+            *((f"length{r}", "i64", lambda n, r=r: f"t{self._weight(n, r)}_0") for r in range(self.rows)),
+        ):
+            *others, last = (of(n) for n in self.parts)
+            choices = "".join(f"part == {i} ? {value} : " for i, value in enumerate(others) if value != last)
+            lines.append(f"const {kind} {name} = {choices}{last};".replace("const const", "const"))
+        has_heads = any(n.part.heads for n in self.parts)
+        lines += [
+            f"const i64 within = {'take_coordinate(item, per_head)' if has_heads else 'item'};",
+            f"const i64 head = {'item' if has_heads else '0'};",
+            "const bool turned = within < turning;",
+            "// A pair that turns is halves of a head, or neighbours as others are.",
+            "i64 first = is_pair ? 2 * within : within, second = is_pair ? first + 1 : first;",
+            "if (turned && is_split) first = within, second = within + turning;",
+            "const bool has_second = is_pair && second < features;",
+            "rows[0] = weight0 + (head * features + first) * length0;",
         ]
+        if self.rows == 2:
+            lines.append("rows[1] = weight1 + (head * features + (is_pair && !has_second ? first : second)) * length1;")
+        return [*lines, "return Place{part, head, first, second, turned, has_second};"]
+
+    def _weight(self, n: _Numbered, row: int) -> int:
+        """The operand that has this row of an item."""
+        return n.weight + (row if n.part.weights == 2 else 0)
+
+    def _turns(self, is_late: bool) -> list[str]:
+        """Statements that find the angle of an own element, before the kernels in front are done or after.
+
+        It is found late if that of any part is in memory, since there is one place for sine and cosine, whose text is
+        long.
+        """
+        turns = [(n, n.part.turn) for n in self.parts if n.part.turn]
+        if not turns or is_late != any(turn.offset == "array" or turn.has_freqs for _, turn in turns):
+            return []
+        lines = ["f32 angle = 0, sine = 0, cosine = 1;"]
+        for n, turn in turns:
+            position = f"p{n.position}[0]" if turn.offset == "array" else f"n{turn.position}"
+            pair = "first / 2" if turn.traditional else "first"
+            if turn.has_freqs:
+                frequency = f"1.0f / p{n.periods}[{pair}]"
+            else:
+                frequency = f"op_exp(f32({pair}) * f32(-log(s{turn.base}_f64) / {turn.dims // 2}))"
+            angle = f"f32({position}) * s{turn.scale}_f32 * ({frequency})"
+            lines.append(f"if (part == {n.index} && turned && member < {self.elements}) angle = {angle};")
+        return [*lines, f"if (turned && member < {self.elements}) sincosf(angle, &sine, &cosine);"]
 
     def _linear(self, n: _Numbered, feature: str = "feature") -> str:
         return f"(head * d{n.dim + 1} + {feature})" if n.part.heads else feature
@@ -411,7 +463,7 @@ class _Writer:
         return ("first", "second") if n.part.turn else ("feature",)
 
     def _loads(self, n: _Numbered) -> list[str]:
-        """Statements that load the epilogue's operands, beside the loads of the weights."""
+        """Statements that load the epilogue's operands of a thread's own element, beside the loads of the weights."""
         lines = []
         for i, operand in enumerate(n.part.operands, n.operand):
             element = storage(operand.dtype)
@@ -438,16 +490,16 @@ class _Writer:
         if part.turn:
             (output,) = part.outputs
             left, right = f"a{output.register}", f"b{output.register}"
-            sine, cosine = f"{c}(sine{n.index})", f"{c}(cosine{n.index})"
+            sine, cosine = f"{c}(sine)", f"{c}(cosine)"
             place = self._offset(n, output.access, f"u{n.output}_")
             return [
                 *self._program(n, "first", ["value0"], "a"),
                 *self._program(n, "second", ["value1"], "b"),
-                f"const {c} own = member == 0 ? {left} * {cosine} - {right} * {sine} : "
+                f"const {c} turned_value = of_item == 0 ? {left} * {cosine} - {right} * {sine} : "
                 f"{left} * {sine} + {right} * {cosine};",
-                f"q{n.output}[{place}] = from_compute<{storage(output.dtype)}>(own);",
+                f"q{n.output}[{place}] = from_compute<{storage(output.dtype)}>(turned_value);",
             ]
-        values = ["(member == 0 ? value0 : value1)"] if self._pairs(n) else ["value0", "value1"]
+        values = ["(of_item == 0 ? value0 : value1)"] if self._pairs(n) else ["value0", "value1"]
         lines = self._program(n, "feature", values, "r")
         for j, output in enumerate(part.outputs, n.output):
             place = self._offset(n, output.access, f"u{j}_")
@@ -475,9 +527,8 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
         for traditional, place, has_freqs in ((False, "number", False), (True, "array", True)):
             turn = Turn(64, traditional, place, has_freqs, position=0, base=1, scale=2)
             turned = Part((value,), outputs=(Output(0, dtype, (None, 1)),), heads=True, turn=turn)
-            yield generate(
-                dtype, [turned, turned, to_cache], norm=True, variant=choose_variant(dtype, 2, True, 960, 576)
-            )
+            variant = choose_variant(dtype, 2, True, 960, 576)
+            yield generate(dtype, [turned, turned, to_cache], norm=True, variant=variant)
         gate: tuple[Instruction, ...] = (
             value,
             ("value", 1, dtype),
