@@ -4,7 +4,8 @@ y = x @ w.T for 16-bit floats, by tensor cores. Loop dims: 0 m (rows of x), 1 n 
 
 Model: the bytes of w at memory bandwidth, whatever the number of rows: a tensor core takes 16. Blocks stay and copy
 ahead as those of `row_product` do. Each group of w's rows reads x again, from the caches, which have little more to
-give than memory: so groups have as many rows as leave work for every block.
+give than memory: so groups have as many rows as leave work for every block. Measured in chains of 16, 8 rows of 8192 x
+2048 and back run at 0.75 of a copy's rate, of 14336 x 4096 at 0.97, 16 rows of 2048 x 2048 at 0.40 (H200).
 """
 
 from __future__ import annotations

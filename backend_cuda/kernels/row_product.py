@@ -8,6 +8,8 @@ Model: the weights' bytes at memory bandwidth. A weight of a few MB takes as lon
 copying weights before the kernel in front of it is done (`define`'s `before`), and one launch does the work of several.
 Its blocks, two on each multiprocessor, stay, and their teams take several rows of the weights at a time: x is read once
 for these, and most of what a multiprocessor has of shared memory is on its way, also when one kernel follows another.
+Measured in chains of 16, 8192 x 2048 and back run at 0.94 of a copy's rate, 14336 x 4096 at 1.0, 2048 x 2048 at 0.59
+(H200).
 """
 
 from __future__ import annotations
