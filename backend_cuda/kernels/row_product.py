@@ -121,11 +121,11 @@ def choose_variant(dtype: str, rows: int, norm: bool, columns: int, k: int) -> V
     blocks = max(1, min(_BLOCKS * target.multiprocessors, target.places(variant.shared_bytes(rows))))
     chunks = max(1, -(-k * ITEMSIZE[dtype] // 16))
     groups = -(-columns // _ROWS)
-    # With a norm, teams that are a warp and never wait for another were faster (2 to 7%, H200), if there are groups for
-    # two rounds of them, and the last round is nearly full; for eight blocks in each place, each for two rounds, if
-    # there are as many: the faster multiprocessors then take more of them.
+    # With a norm, teams that are a warp and never wait for another were faster (2 to 7%, H200), if rows are long, there
+    # are groups for two rounds, and the last round is nearly full; with eight blocks for each place, each for two
+    # rounds, if there are as many: the faster multiprocessors then take more of them.
     rounds = groups * 32 / (_THREADS * blocks)
-    if norm and rounds >= 1.75 and rounds >= 0.8 * math.ceil(rounds):
+    if norm and chunks > 64 and rounds >= 1.75 and rounds >= 0.8 * math.ceil(rounds):
         waves = next(w for w in (8, 4, 2, 1) if rounds >= 1.6 * w)
         return replace(variant, team=32, blocks=waves * blocks)
     # Else four chunks of a row for each thread, or fewer, as long as there are blocks that would have nothing to do.
