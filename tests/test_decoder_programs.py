@@ -136,7 +136,9 @@ class Decoder:
             self.arrays.append(self.choose.choice(steps)())
             if self.choose.random() < 0.15:
                 self.outputs.append(self.arrays[-1])
-        mx.eval(self.arrays[-1], *self.outputs)
+        outputs = [self.arrays[-1], *self.outputs]
+        del self.arrays, self.read, self.outputs  # an array that somebody holds is written
+        mx.eval(*outputs)
         mx.eval(*self.caches)
 
 
@@ -150,31 +152,44 @@ def test_programs(first: int) -> None:
 
 def run_siblings(seed: int) -> None:
     """Products of one row, as they come or backwards, combined with one another in some order."""
-    choose = random.Random(seed)
-    weights = iter(mx.array(np.random.default_rng(seed).uniform(-1, 1, (9, 8, 8)).astype(np.float32)))
-    x, scale = next(weights)[:1], next(weights)[0]
-    row = mx.fast.rms_norm(x, scale, 1e-3) if choose.random() < 0.3 else x
-    mx.eval(x, scale)
+    choose, numbers = random.Random(seed), np.random.default_rng(seed)
+    dtype = choose.choice((mx.float32, mx.bfloat16))
+
+    def leaf(*shape: int) -> mx.array:
+        a = mx.array(numbers.uniform(-1, 1, shape).astype(np.float32)).astype(dtype)
+        mx.eval(a)
+        return a
+
+    row = leaf(1, 8)
+    if choose.random() < 0.3:
+        row = mx.fast.rms_norm(row, leaf(8), 1e-3)
     arrays: list[mx.array] = []
 
     def pick() -> mx.array:
         found = choose.choice(arrays)
         return found[..., ::-1] if choose.random() < 0.4 else found
 
-    for weight in weights:
-        mx.eval(weight)
+    steps = (
+        lambda: mx.tanh(pick()),
+        lambda: pick() + pick(),
+        lambda: pick() * mx.sigmoid(pick()),
+        lambda: choose.choice(arrays).astype(mx.float32),  # these are computed where they are read
+        lambda: -choose.choice(arrays),
+        lambda: mx.sum(pick(), -1, keepdims=True) + pick(),
+    )
+    for _ in range(7):
         if arrays and choose.random() < 0.2:
-            arrays.append(mx.addmm(pick(), row, weight.T))
+            arrays.append(mx.addmm(pick().astype(dtype), row, leaf(8, 8).T))
         else:
-            arrays.append(row @ weight.T)
+            arrays.append(row @ leaf(8, 8).T)
         while choose.random() < 0.6:
-            step = choose.choice(
-                (lambda: mx.tanh(pick()), lambda: pick() + pick(), lambda: pick() * mx.sigmoid(pick()))
-            )
-            arrays.append(step())
+            arrays.append(choose.choice(steps)())
         if choose.random() < 0.2:
             break
-    mx.eval(choose.sample(arrays, choose.randrange(1, len(arrays) + 1)))
+    outputs = choose.sample(arrays, choose.randrange(1, min(len(arrays), 4) + 1))
+    arrays.clear()  # an array that somebody holds is written
+    del row
+    mx.eval(outputs)
 
 
 @pytest.mark.parametrize("first", range(0, 300, 100))

@@ -159,6 +159,21 @@ def test_products_of_the_same_row_may_wait_in_a_chain(plans: list[Plan]) -> None
     assert len(last(plans).nodes) == 3
 
 
+def test_a_cast_of_a_product_is_computed_where_it_is_read(plans: list[Plan]) -> None:
+    """By the epilogue of another product of the same row, too, which so reads the one that was cast."""
+    x, weights = normal(1, 12).astype(mx.bfloat16), [normal(12, 12, seed=i).astype(mx.bfloat16) for i in range(4)]
+    mx.eval(x, weights)
+
+    def program() -> list[mx.array]:
+        a, b, c, d = (x @ w.T for w in weights)
+        cast = b.astype(mx.float32)
+        return [cast + backwards(mx.tanh(c)) + a, cast * backwards(mx.tanh(d))]
+
+    mx.eval(program())
+    assert [label.count("matmul") for label in labels(last(plans))] == [3, 1, 0]
+    assert all("astype" in label for label in labels(last(plans))[1:])
+
+
 def test_a_bias_may_be_another_product_of_the_same_row(plans: list[Plan]) -> None:
     x, a, b = normal(1, 12), normal(12, 12, seed=1), normal(12, 12, seed=2)
     mx.eval(mx.addmm(backwards(x @ a.T), x, b.T))

@@ -41,6 +41,7 @@ MAX_PARTS = 4
 # Of a block, and blocks of a multiprocessor. With four rows and six stages a block has 96 KiB: no third one finds room,
 # so that blocks are spread evenly, also where they begin one by one as those of the kernel in front end.
 _THREADS, _BLOCKS, _ROWS, _STAGES = 256, 2, 4, 6
+_STATIC = 2048  # bytes, at most, of what else a block has in shared memory
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def choose_variant(dtype: str, rows: int, norm: bool, columns: int, k: int) -> V
     >>> choose_variant("bfloat16", 1, True, 128256, 2048)
     Variant(team=32, items=4, stages=6, threads=256, blocks=2112)
     """
-    most = (target.shared - 2048) // (16 * _THREADS * _ROWS)
+    most = (target.shared - _STATIC) // (16 * _THREADS * _ROWS)
     variant = Variant(8, _ROWS // rows, max(2, min(_STAGES, most)), _THREADS)
     blocks = max(1, min(_BLOCKS * target.multiprocessors, target.places(variant.shared_bytes(rows))))
     chunks = max(1, -(-k * ITEMSIZE[dtype] // 16))
@@ -405,14 +406,14 @@ class _Writer:
             ("is_pair", "bool", lambda n: str(self._pairs(n)).lower()),
             ("is_split", "bool", lambda n: str(bool(n.part.turn and not n.part.turn.traditional)).lower()),
             *(
-                (f"weight{r}", f"const {storage(self.dtype)}*", lambda n, r=r: f"p{self._weight(n, r)}")
+                (f"weight{r}", f"{storage(self.dtype)}*", lambda n, r=r: f"p{self._weight(n, r)}")
                 for r in range(self.rows)
             ),
             *((f"length{r}", "i64", lambda n, r=r: f"t{self._weight(n, r)}_0") for r in range(self.rows)),
         ):
             *others, last = (of(n) for n in self.parts)
             choices = "".join(f"part == {i} ? {value} : " for i, value in enumerate(others) if value != last)
-            lines.append(f"const {kind} {name} = {choices}{last};".replace("const const", "const"))
+            lines.append(f"const {kind} {name} = {choices}{last};")
         has_heads = any(n.part.heads for n in self.parts)
         lines += [
             f"const i64 within = {'take_coordinate(item, per_head)' if has_heads else 'item'};",

@@ -102,8 +102,14 @@ class _Finder:
         """Pieces that read nothing of one another, then those that read of these, and so on."""
         owner = {i: k for k, piece in enumerate(pieces) for i in piece.members}
         reads: list[set[int]] = [set() for _ in pieces]
-        for i, k in owner.items():
-            reads[k] |= {owner.get(self.b.analysis.root(j), k) for j in self.nodes[i].inputs} - {k}
+        for k, piece in enumerate(pieces):
+            stack = piece.members
+            while stack:
+                for j in map(self.b.analysis.root, self.nodes[stack.pop()].inputs):
+                    if j in self.b.repeated:  # the piece computes it, too
+                        stack.append(j)
+                    elif owner.get(j, k) != k:
+                        reads[k].add(owner[j])
         level = [0] * len(pieces)
         for _ in pieces:  # as often as the longest chain of them may need
             level = [max((level[of] + 1 for of in reads[k]), default=0) for k in range(len(pieces))]
@@ -172,6 +178,8 @@ class _Finder:
     def _elementwise_reader(self, p: Product, readers: list[int]) -> int | None:
         """The elementwise unit that has all readers of a product, which it reads as it is."""
         if not readers or any(self.nodes[c].name in VIEWS for c in self.b.analysis.consumers[p.node]):
+            return None
+        if any(r in self.b.repeated for r in readers):  # no unit has it
             return None
         units = {self.unit_of[r] for r in readers}
         if len(units) != 1:
@@ -305,7 +313,7 @@ def _lower(b: Builder, group: Group) -> None:
         outputs,
         scalars=shared.scalars,
         ints=shared.ints,
-        covers=group.members,
+        covers=sorted({*group.members, *(i for part in parts for i in part.repeated)}),
     )
 
 
@@ -344,6 +352,7 @@ class _Part:
         else:
             self.dims.append(piece.products[0].n)
             written = self._elementwise(writer)
+        self.repeated = writer.repeated
         accesses = [self._strides(writer, v) for v in writer.operands]
         self.operands = [Operand(v, s) for v, s in zip(writer.operands, accesses, strict=True)]
         self.outputs = [Operand(v, s) for v, _, s in written]
