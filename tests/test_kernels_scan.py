@@ -32,6 +32,8 @@ NUMPY = {d: np.dtype(ml_dtypes.bfloat16 if d == "bfloat16" else d) for d in DTYP
 TOLERANCE = {"float16": 1e-3, "bfloat16": 8e-3, "float32": 5e-6, "float64": 1e-13, "complex64": 2e-5}
 VARIANTS = ("short", "warp", "block", "long")
 COLUMN_VARIANTS = ("thread", "block")
+TILE_VARIANTS = ("tiles", "large_tiles")  # of rows
+COLUMN_TILE_VARIANTS = ("tiles", "tiles_of_few")
 FLAGS = tuple(itertools.product((False, True), (False, True)))
 SHAPES = [(1, 1), (9, 7), (3, 64), (2, 259), (2, 1031)]
 
@@ -90,13 +92,20 @@ def _cases(makers):
 
 def _made(case, make):
     op, dtype, out, reverse, inclusive, variant = case
-    options = {} if variant == "tiles" else {"variant": variant}
-    return make(op, dtype, out, reverse=reverse, inclusive=inclusive, **options)
+    return make(op, dtype, out, reverse=reverse, inclusive=inclusive, variant=variant)
+
+
+def row_tiles(case):
+    op, dtype, out, reverse, inclusive, variant = case
+    is_second = variant == TILE_VARIANTS[1]
+    return generate_tiles(op, dtype, out, reverse=reverse, inclusive=inclusive, large=is_second)
 
 
 def column_tiles(case, columns):
-    op, dtype, out, reverse, inclusive, _ = case
-    return generate_column_tiles(op, dtype, out, reverse=reverse, inclusive=inclusive, columns=columns)
+    op, dtype, out, reverse, inclusive, variant = case
+    is_second = variant == TILE_VARIANTS[1]
+    flags = {"reverse": reverse, "inclusive": inclusive, "few": is_second}
+    return generate_column_tiles(op, dtype, out, columns=columns, **flags)
 
 
 def _name(case):
@@ -106,7 +115,7 @@ def _name(case):
 
 CASES = list(_cases(VARIANTS))
 COLUMN_CASES = list(_cases(COLUMN_VARIANTS))
-TILE_CASES = list(_cases(("tiles",)))
+TILE_CASES = list(_cases(TILE_VARIANTS))
 COLUMN_SHAPES = [(1, 1, 1), (2, 5, 33), (1, 300, 40), (3, 127, 7)]
 SPECIAL = ("cummax", "cummin", "logcumsumexp")
 
@@ -119,7 +128,7 @@ def special(op):
 def built():
     kernels = [_made(case, generate) for case in CASES] + [_made(case, generate_columns) for case in COLUMN_CASES]
     for case in TILE_CASES:
-        tiles = _made(case, generate_tiles)
+        tiles = row_tiles(case)
         kernels += [tiles.clear, tiles.scan]
         kernels += [column_tiles(case, columns_of(case[1])).scan, column_tiles(case, tile_columns(case[1], 5)).scan]
     emulator.build(kernels + [special(op) for op in SPECIAL])
@@ -215,7 +224,7 @@ def expected_columns(op, a, out, reverse, inclusive):
 @pytest.mark.parametrize("case", TILE_CASES, ids=_name)
 def test_scan_by_tiles(case):
     op, dtype, out, reverse, inclusive, _ = case
-    tiles = _made(case, generate_tiles)
+    tiles = row_tiles(case)
     for k, (rows, n) in enumerate([(1, 1), (3, 100), (2, 20_011), (1, 32_768)]):
         for misalign in (0, 1):
             a = to_scan(op, dtype, (rows, n + misalign), k).reshape(-1)[misalign * rows :].reshape(rows, n)
@@ -236,14 +245,14 @@ def test_scan_of_columns_by_tiles(case):
 
 @pytest.mark.parametrize("op,dtype", [("cumsum", "float64"), ("cummax", "int8"), ("logcumsumexp", "float32")])
 def test_tiles_of_many_groups(op, dtype):
-    for reverse, inclusive in ((False, True), (True, False)):
+    for reverse, inclusive, is_second in ((False, True, False), (True, False, True)):
         flags = {"reverse": reverse, "inclusive": inclusive}
-        tiles = generate_column_tiles(op, dtype, dtype, **flags, columns=columns_of(dtype))
+        tiles = generate_column_tiles(op, dtype, dtype, **flags, columns=columns_of(dtype), few=is_second)
         n = 64 * 512 * 2 + 999  # rows of more than two groups
         a = to_scan(op, dtype, (1, n, 5), 3)
         found = run_tiles(tiles, a.shape, a, NUMPY[dtype])
         assert_scanned(found, expected_columns(op, a, dtype, reverse, inclusive), op, dtype)
-        tiles = generate_tiles(op, dtype, dtype, **flags)
+        tiles = generate_tiles(op, dtype, dtype, **flags, large=is_second)
         n = 600 * 256 * 8 * min(8, 16 // NUMPY[dtype].itemsize) + 999
         a = to_scan(op, dtype, (1, n), 4)
         found = run_tiles(tiles, a.shape, a, NUMPY[dtype])
@@ -282,12 +291,25 @@ def test_groups_add_up_to_the_same_whoever_adds_them_up(monkeypatch, op, dtype, 
     np.testing.assert_array_equal(words, words_alone)
 
 
+@pytest.mark.parametrize("op,dtype,outer", [("cumsum", "float32", 1), ("cumprod", "bfloat16", 2)])
+def test_groups_of_columns_add_up_to_the_same_whoever_adds_them_up(op, dtype, outer):
+    tiles = generate_column_tiles(op, dtype, dtype, reverse=False, inclusive=True, columns=columns_of(dtype), few=True)
+    a = to_scan(op, dtype, (outer, 320 * 32 * 2 + 999, columns_of(dtype)), 8)
+    (found, words), (alone, words_alone) = (
+        run_both(t, a.shape, a, NUMPY[dtype]) for t in (tiles, with_blocks(tiles, 0, 5, "alone"))
+    )
+    np.testing.assert_array_equal(found.view(np.uint8), alone.view(np.uint8))
+    np.testing.assert_array_equal(words, words_alone)
+
+
 def test_a_block_that_adds_up_does_not_wait_for_ever():
     """Where others begin only when it has ended."""
-    tiles = generate_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True)
-    a = np.ones((1, 600 * 1024 * 4), np.float32)
-    _, words = run_both(with_blocks(tiles, 1, 1, "unaided"), a.shape, a, np.float32)
-    assert not words.any()
+    flags = {"reverse": False, "inclusive": True}
+    tiles = generate_tiles("cumsum", "float32", "float32", **flags)
+    of_columns = generate_column_tiles("cumsum", "float32", "float32", **flags, columns=32, few=True)
+    for t, shape in ((tiles, (1, 600 * 1024 * 4)), (of_columns, (1, 320 * 32 * 2, 32))):
+        _, words = run_both(with_blocks(t, 1, 1, "unaided"), shape, np.ones(shape, np.float32), np.float32)
+        assert not words.any()
 
 
 def test_large_scans_of_arrays_take_each_variant():
@@ -297,10 +319,13 @@ def test_large_scans_of_arrays_take_each_variant():
         "warp",
         "block",
         "long",
-        "tiles",
+        *TILE_VARIANTS,
     }
     columns = [shape for shape, axis in shapes if axis == 0]
-    assert {choose_columns("float32", 1, *shape) for shape in columns} == {*COLUMN_VARIANTS, "tiles"}
+    assert {choose_columns("cumsum", "float32", 1, *shape) for shape in columns} == {
+        *COLUMN_VARIANTS,
+        *COLUMN_TILE_VARIANTS,
+    }
     assert {tile_columns("float32", inner) for _, inner in columns} == {8, 32}
 
 
@@ -314,9 +339,9 @@ def test_special_values():
 
 def test_the_chosen_variant_is_one_of_those():
     for dtype, rows, n in itertools.product(DTYPES, (1, 300, 5000), (1, 100, 1000, 5000, 100_000)):
-        assert choose_variant(dtype, rows, n) in (*VARIANTS, "tiles")
+        assert choose_variant(dtype, rows, n) in (*VARIANTS, *TILE_VARIANTS)
         for inner in (1, 64, 1_000_000):
-            assert choose_columns(dtype, rows, n, inner) in (*COLUMN_VARIANTS, "tiles", None)
+            assert choose_columns("cumsum", dtype, rows, n, inner) in (*COLUMN_VARIANTS, *COLUMN_TILE_VARIANTS, None)
 
 
 def test_bad_scans_are_refused():

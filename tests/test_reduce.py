@@ -212,8 +212,9 @@ def test_scans_are_numpys(name):
 # A GPU scans rows by warps, blocks, larger blocks and tiles, columns by threads, blocks and tiles, wide or narrow ones.
 LARGE_SCANS = {"warps": ((9000, 800), 1), "blocks": ((1100, 1601), 1), "larger blocks": ((3, 5000), 1)}
 LARGE_SCANS |= {"tiles": ((2, 40_001), 1), "threads down": ((3, 300_000), 0), "blocks down": ((700, 200), 0)}
-LARGE_SCANS |= {"tiles down": ((5000, 72), 0), "narrow tiles down": ((9000, 6), 0)}
-LARGE_SCANS |= {"groups of tiles": ((1, 3_000_000), 1), "groups of tiles down": ((100_000, 32), 0)}
+LARGE_SCANS |= {"tiles down": ((5000, 200), 0), "few tiles down": ((5000, 72), 0), "narrow tiles down": ((9000, 6), 0)}
+LARGE_SCANS |= {"groups of tiles": ((1, 3_000_000), 1), "groups of large tiles": ((1, 9_000_000), 1)}
+LARGE_SCANS |= {"groups of tiles down": ((40_000, 150), 0), "groups of few tiles down": ((100_000, 32), 0)}
 
 
 @pytest.mark.parametrize("name", LARGE_SCANS)

@@ -163,19 +163,29 @@ struct PacksOfWarp {
         return cast<E>(to_compute(element(bits_as<Pack<T, kWidth>>(x[u]), Row::at(j))));
     }
 
-    // The state of the warp's elements; before[u] becomes that of those before pack u.
-    DEVICE State scan(State (&before)[kPacks]) const {
+    DEVICE State total_of_pack(int u) const {
+        State total = Op::identity();
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) Op::push(total, at(u, j), 0);
+        return total;
+    }
+    // The state of the warp's elements, from those of this lane's packs, which become those before them.
+    static DEVICE State scan_packs(State (&states)[kPacks]) {
         State all = Op::identity();
 #pragma unroll
         for (int u = 0; u < kPacks; ++u) {
-            State total = Op::identity();
-#pragma unroll
-            for (int j = 0; j < kWidth; ++j) Op::push(total, at(u, j), 0);
-            before[u] = all;
-            Op::merge(before[u], scan_lanes<Op>(total));
+            State total = states[u];
+            states[u] = all;
+            Op::merge(states[u], scan_lanes<Op>(total));
             Op::merge(all, total);
         }
         return all;
+    }
+    // The same; before[u] becomes that of those before pack u.
+    DEVICE State scan(State (&before)[kPacks]) const {
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) before[u] = total_of_pack(u);
+        return scan_packs(before);
     }
     // The scan of pack u, after `running`, as it lies in memory.
     DEVICE Pack<O, kWidth> scan_of_pack(int u, State running) const {

@@ -17,7 +17,9 @@ from .ops import DTYPES, INEXACT, INTEGERS, ITEMSIZE, compute, storage
 from .target import target
 
 Variant = Literal["short", "warp", "block", "long"]
+TileVariant = Literal["tiles", "large_tiles"]
 ColumnVariant = Literal["thread", "block"]
+ColumnTileVariant = Literal["tiles", "tiles_of_few"]
 
 _TEAMS = {"warp": (32, 2), "block": (128, 4), "long": (512, 2)}  # threads of a row, and packs of each at a time
 _THREADS = 256
@@ -27,15 +29,22 @@ _ROWS = 4  # of a thread at a time, where it goes down columns
 _LONG_PACKS = 4096  # of a row, up to which one block of it is faster than tiles
 _BLOCK_PACKS = 8192  # of a block's columns, likewise
 _WARP_PACKS = 384  # of a row, up to which a warp is faster than a block where rows are enough to fill the GPU
-# Packs of a thread of a tile, and blocks that a multiprocessor has registers for, if states are small: of rows and of
-# columns.
-_TILE_PACKS, _TILES_TOGETHER = 4, 4
+_LARGE_PACKS = (1 << 15, 1 << 21)  # of a row, and in all, from which large tiles of rows are faster
 _ADDERS, _ROWS_OF_ADDER = 4, 8  # blocks at most that add up groups of tiles, and the rows that are enough for one
-_COLUMN_TILE_PACKS, _COLUMN_TILES_TOGETHER = 16, 2
 _COLUMN_GROUP = 32  # tiles of columns of a group
+_FEW_STRIPS = 4  # of a block's columns, up to which most tiles wait for all before them
 _ACROSS = 8  # packs of a block's columns
 _CLASSES = {"cumsum": "Sum", "cumprod": "Prod", "cummax": "Max", "cummin": "Min", "logcumsumexp": "LogSumExp"}
 OPS = tuple(_CLASSES)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of tiles: a block's threads, packs of each, and blocks that a multiprocessor is to have registers for."""
+
+    threads: int
+    packs: int
+    together: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class Tiles:
     words: Size
 
 
-def choose_variant(dtype: str, rows: int, n: int) -> Variant | Literal["tiles"]:
+def choose_variant(dtype: str, rows: int, n: int) -> Variant | TileVariant:
     """A fast variant of `generate`, or `generate_tiles`, for `rows` rows of n elements; any is correct for any.
 
     >>> [choose_variant("float32", rows, n) for rows, n in ((10_000, 100), (10_000, 1000), (1, 1_000_000))]
@@ -65,7 +74,10 @@ def choose_variant(dtype: str, rows: int, n: int) -> Variant | Literal["tiles"]:
         return "warp"
     if rows >= 4 * target.multiprocessors:
         return "block"
-    return "tiles" if n > _LONG_PACKS * _width(dtype) else "long"
+    if n <= _LONG_PACKS * _width(dtype):
+        return "long"
+    of_row, in_all = (packs * _width(dtype) for packs in _LARGE_PACKS)
+    return "large_tiles" if n >= of_row and rows * n >= in_all else "tiles"
 
 
 def generate(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool, variant: Variant) -> KernelSource:
@@ -135,14 +147,19 @@ def _by_warps(dtype: str) -> tuple[Size, list[str]]:
     return ("cdiv", "d0", ("mul", _THREADS // 32, rows)), body
 
 
-def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool) -> Tiles:
-    """The scan of `generate` by blocks that take tiles of rows, one after the other, until there are none. Arguments
-    and errors are those of `generate`.
+def generate_tiles(
+    op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool, large: bool = False
+) -> Tiles:
+    """The scan of `generate` by blocks that take tiles of rows, one after the other, until there are none.
 
-    Model: it reads and writes its elements once. A block waits for the totals of the tiles before its own in a group of
-    256, and for the state at the end of the group before, and by then it has published the total of its next tile. Of
-    long rows some blocks do nothing but add up groups. On an H200 64 rows of a million float32 run at 0.89 of a copy's
-    rate, one row of 64 million at 0.84. There CUB's scan, whose sums depend on timing, runs at 0.74.
+    Other arguments and errors are those of `generate`. Model: it reads and writes its elements once. A block waits for
+    the totals of the tiles before its own in a group, and for the state at the end of the group before, and by then it
+    has published the total of its next tile. Of long rows some blocks do nothing but add up groups. What counts is how
+    many bytes are in registers, and that few threads meet. On an H200 64 rows of a million float32 run at 0.89 of a
+    copy's rate, one row of 64 million at 0.94, where CUB's scan, whose sums depend on timing, runs at 0.74.
+
+    Args:
+        large: whether tiles are large, which is faster for long rows.
 
     >>> tiles = generate_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True)
     >>> from backend_cuda.kernels import evaluate_size
@@ -150,35 +167,51 @@ def generate_tiles(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclus
     368
     """
     element, first = _check(op, dtype, out_dtype)
-    tile = _tile(dtype)
+    shape = _shape(op, dtype, element, large)
+    tile, group = shape.threads * shape.packs * _width(dtype), shape.threads
     # The packs of a row lie on boundaries of memory, so the first may begin before it.
     tiles: Size = ("cdiv", ("add", "d1", _width(dtype) - 1), tile)
-    slots: Size = ("add", tiles, ("cdiv", tiles, _THREADS))
+    slots: Size = ("add", tiles, ("cdiv", tiles, group))
     # None, if a row has one group.
-    adders: Size = ("min", ("min", _ADDERS, ("cdiv", "d0", _ROWS_OF_ADDER)), ("div", ("sub", tiles, 1), _THREADS))
-    types = f"Op, {storage(element)}, {_THREADS}, {_TILE_PACKS}"
+    adders: Size = ("min", ("min", _ADDERS, ("cdiv", "d0", _ROWS_OF_ADDER)), ("div", ("sub", tiles, 1), group))
+    types = f"Op, {storage(element)}, {shape.threads}, {shape.packs}"
     body = [
         _using(op, element),
         f"const i64 tiles = ceil_div(d1 + {_width(dtype) - 1}, {tile});",
         f"const i64 most = min_i64({_ADDERS}, ceil_div(d0, {_ROWS_OF_ADDER}));",
-        f"const int adders = int(min_i64(most, (tiles - 1) / {_THREADS}));",
-        f"scan_tiles<{types}, {_text(reverse)}, {_text(inclusive)}>",
+        f"const int adders = int(min_i64(most, (tiles - 1) / {group}));",
+        f"scan_tiles_of_rows<{types}, {_text(reverse)}, {_text(inclusive)}>",
         f"    (p0, q0, d0, d1, tiles, q1, counter, adders, {first});",
     ]
     # Blocks that have no place beside the others find no tiles left.
-    blocks: Size = ("min", ("add", ("mul", "d0", tiles), adders), _TILES_TOGETHER * target.multiprocessors)
-    return Tiles(
-        _clear(),
-        define(
-            _label(op, dtype, reverse, inclusive, "tiles"),
-            "scan_tiles.cuh",
-            _tile_params(2, dtype, out_dtype),
-            body,
-            Launch((_THREADS, 1, 1), (blocks, 1, 1)),
-            together=_together(op, element, _TILES_TOGETHER),
-        ),
-        ("mul", ("mul", "d0", slots), _state_words(op, element)),
-    )
+    most_blocks = max(4, shape.together) * target.multiprocessors
+    blocks: Size = ("min", ("add", ("mul", "d0", tiles), adders), most_blocks)
+    label = _label(op, dtype, reverse, inclusive, "large_tiles" if large else "tiles")
+    scan = _define_tiles(label, _tile_params(2, dtype, out_dtype), body, blocks, shape)
+    return Tiles(_clear(), scan, ("mul", ("mul", "d0", slots), _state_words(op, element)))
+
+
+def _define_tiles(label: str, params: Params, body: list[str], blocks: Size, shape: Shape) -> KernelSource:
+    launch = Launch((shape.threads, 1, 1), (blocks, 1, 1))
+    return define(label, "scan_tiles.cuh", params, body, launch, together=shape.together)
+
+
+def _shape(op: str, dtype: str, element: str, large: bool) -> Shape:
+    """Of tiles of rows. Several words of state take registers, and those of a logsumexp take time to add up."""
+    words = _state_words(op, element)
+    if op == "logcumsumexp":
+        return Shape(128, 4, 6 if words == 2 else 1)
+    if not large:
+        return Shape(256, 4, 4 if words == 1 else 1)
+    if words == 1:
+        return Shape(128, 16, 4) if ITEMSIZE[dtype] == 1 else Shape(128, 14, 3)
+    return Shape(128, 10, 3 if words == 2 else 1)
+
+
+def _column_shape(op: str, element: str, few: bool) -> Shape:
+    """Of tiles of columns."""
+    together = 2 if _state_words(op, element) == 1 else 1
+    return Shape(256, 10 if few else 16, together)
 
 
 def columns_of(dtype: str) -> int:
@@ -186,21 +219,23 @@ def columns_of(dtype: str) -> int:
     return _ACROSS * _width(dtype)
 
 
-def choose_columns(dtype: str, outer: int, n: int, inner: int) -> ColumnVariant | Literal["tiles"] | None:
+def choose_columns(op: str, dtype: str, outer: int, n: int, inner: int) -> ColumnVariant | ColumnTileVariant | None:
     """A fast variant of `generate_columns`, or `generate_column_tiles`; None if columns had better be made rows.
 
-    >>> [choose_columns("float32", 1, 8192, inner) for inner in (3, 8192, 65536)]
-    [None, 'tiles', 'block']
+    >>> [choose_columns("cumsum", "float32", 1, 8192, inner) for inner in (3, 64, 8192, 65536)]
+    [None, 'tiles_of_few', 'tiles', 'block']
     """
     columns = columns_of(dtype)
+    is_few = op != "logcumsumexp" and outer * -(-inner // columns) <= _FEW_STRIPS
+    tiles: ColumnTileVariant = "tiles_of_few" if is_few else "tiles"
     if inner < min(columns, 32):  # too few for a block of them
         narrow = tile_columns(dtype, inner)
-        return "tiles" if inner >= _width(dtype) and n * narrow > _BLOCK_PACKS * _width(dtype) else None
+        return tiles if inner >= _width(dtype) and n * narrow > _BLOCK_PACKS * _width(dtype) else None
     if n <= 1024 and outer * -(-inner // _width(dtype)) >= 512 * target.multiprocessors:
         return "thread"
     if n * columns <= _BLOCK_PACKS * _width(dtype) or outer * -(-inner // columns) >= 4 * target.multiprocessors:
         return "block"
-    return "tiles"
+    return tiles
 
 
 def generate_columns(
@@ -257,12 +292,23 @@ def tile_columns(dtype: str, inner: int) -> int:
 
 
 def generate_column_tiles(
-    op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool, columns: int
+    op: str,
+    dtype: str,
+    out_dtype: str,
+    *,
+    reverse: bool,
+    inclusive: bool,
+    columns: int,
+    few: bool = False,
 ) -> Tiles:
-    """The scan of `generate_columns` by a block for some rows of some columns, as many as `tile_columns` says.
+    """The scan of `generate_columns` by tiles of some rows of some columns, as many as `tile_columns` says.
 
-    Other arguments and errors are the same. Model: it reads and writes its elements once; a block has one tile, and
-    waits for the totals of those before it in a group of 32, or of 2 MB, and for the end of the group before.
+    Other arguments and errors are the same. Model: it reads and writes its elements once; a tile waits for the totals
+    of those before it in a group of 32, or of 2 MB, and for the end of the group before. A block has one tile.
+
+    Args:
+        few: whether columns are few, so that most tiles wait for all before them: then blocks have two at a time, as
+            those of `generate_tiles`.
 
     >>> flags = {"reverse": False, "inclusive": True}
     >>> generate_column_tiles("cumsum", "float32", "float32", **flags, columns=32).scan.launch.grid
@@ -271,35 +317,32 @@ def generate_column_tiles(
     element, first = _check(op, dtype, out_dtype)
     if columns != tile_columns(dtype, columns):
         raise ValueError(f"a tile of {dtype} cannot have {columns} columns")
-    rows = _tile_rows(dtype, columns)
-    group = max(_COLUMN_GROUP, _THREADS // columns)
-    across: Size = ("mul", "d0", ("cdiv", "d2", columns))
+    shape = _column_shape(op, element, few)
+    rows = shape.threads * _width(dtype) // columns * shape.packs
+    group = max(_COLUMN_GROUP, shape.threads // columns)
+    strips: Size = ("mul", "d0", ("cdiv", "d2", columns))
     tiles: Size = ("cdiv", "d1", rows)
     slots: Size = ("add", tiles, ("cdiv", tiles, group))
     words = columns * _state_words(op, element)
-    types = f"Op, {storage(element)}, {_THREADS}, {columns // _width(dtype)}, {_COLUMN_TILE_PACKS}, {group}"
-    body = [
-        _using(op, element),
-        f"const i64 tiles = ceil_div(d1, {rows}), across = ceil_div(d2, {columns});",
-        "i64 outer = take_ticket_of_block(counter, gridDim.x);",
-        "const i64 place = take_coordinate(outer, across), tile = take_coordinate(outer, tiles);",
-        f"const i64 column = place * {columns}, start = outer * d1 * d2 + column;",
-        f"u64* const slots = q1 + (outer * across + place) * (tiles + ceil_div(tiles, {group})) * {words};",
-        f"scan_tile_of_columns<{types}, {_text(reverse)}, {_text(inclusive)}>",
-        f"    (p0 + start, q0 + start, d1, d2, d2 - column, tile, tiles, slots, {first});",
-    ]
-    return Tiles(
-        _clear(),
-        define(
-            _label(op, dtype, reverse, inclusive, f"columns_tiles_{columns}"),
-            "scan_tiles.cuh",
-            _tile_params(3, dtype, out_dtype),
-            body,
-            Launch((_THREADS, 1, 1), (("mul", across, tiles), 1, 1)),
-            together=_together(op, element, _COLUMN_TILES_TOGETHER),
-        ),
-        ("mul", ("mul", across, slots), words),
-    )
+    types = f"Op, {storage(element)}, {shape.threads}, {columns // _width(dtype)}, {shape.packs}, {group}"
+    types += f", {_text(reverse)}, {_text(inclusive)}"
+    arguments = "p0, q0, d0, d1, d2, q1, counter"
+    body = [_using(op, element)]
+    blocks: Size = ("mul", strips, tiles)
+    if few:
+        # None, if columns have one group.
+        adders: Size = ("mul", ("min", strips, _FEW_STRIPS), ("min", 1, ("div", ("sub", tiles, 1), group)))
+        blocks = ("min", ("add", blocks, adders), 2 * target.multiprocessors)
+        body += [
+            f"const i64 strips = min_i64({_FEW_STRIPS}, d0 * ceil_div(d2, {columns}));",
+            f"const int adders = ceil_div(d1, {rows}) > {group} ? int(strips) : 0;",
+            f"scan_tiles_of_few_columns<{types}>({arguments}, adders, {first});",
+        ]
+    else:
+        body.append(f"scan_tiles_of_columns<{types}>({arguments}, {first});")
+    label = _label(op, dtype, reverse, inclusive, f"columns_tiles{'_of_few' * few}_{columns}")
+    scan = _define_tiles(label, _tile_params(3, dtype, out_dtype), body, blocks, shape)
+    return Tiles(_clear(), scan, ("mul", ("mul", strips, slots), words))
 
 
 def _clear() -> KernelSource:
@@ -325,24 +368,9 @@ def _label(op: str, dtype: str, reverse: bool, inclusive: bool, variant: str) ->
     return f"{op}_{dtype}{'_reverse' if reverse else ''}{'' if inclusive else '_exclusive'}_{variant}"
 
 
-def _tile(dtype: str) -> int:
-    """Elements of a tile of a row."""
-    return _THREADS * _TILE_PACKS * _width(dtype)
-
-
-def _tile_rows(dtype: str, columns: int) -> int:
-    """Rows of a tile of columns."""
-    return _THREADS * _width(dtype) // columns * _COLUMN_TILE_PACKS
-
-
 def _state_words(op: str, element: str) -> int:
     """Words of 4 bytes of a state, kSlotWords of scan_tiles.cuh: a logsumexp has two numbers."""
     return ITEMSIZE[element] // 4 * (2 if op == "logcumsumexp" else 1)
-
-
-def _together(op: str, element: str, most: int) -> int:
-    """Blocks of tiles that a multiprocessor is to hold: as many as keep its memory busy, if states are small."""
-    return most if _state_words(op, element) == 1 else 1
 
 
 def _width(dtype: str) -> int:
@@ -397,8 +425,16 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
     makers: list[Callable[..., KernelSource]] = [
         *(functools.partial(generate, variant=v) for v in ("short", "warp", "block", "long")),
         *(functools.partial(generate_columns, variant=v) for v in ("thread", "block")),
-        lambda *args, **kwargs: generate_tiles(*args, **kwargs).scan,
-        lambda op, dtype, out, **flags: generate_column_tiles(op, dtype, out, **flags, columns=columns_of(dtype)).scan,
+        *(
+            lambda *args, large=large, **flags: generate_tiles(*args, **flags, large=large).scan
+            for large in (False, True)
+        ),
+        *(
+            lambda op, dtype, out, few=few, **flags: (
+                generate_column_tiles(op, dtype, out, **flags, columns=columns_of(dtype), few=few).scan
+            )
+            for few in (False, True)
+        ),
     ]
     for k, op in enumerate(OPS):
         dtypes = [d for d in DTYPES if op != "logcumsumexp" or d in INEXACT]

@@ -18,16 +18,13 @@ DEVICE u32 ask_for_number(u32* counter) {
     return atomicAdd(counter, 1u);
 #endif
 }
-// The next of `count` numbers from 0 on; the last one leaves the counter at zero.
-DEVICE u32 take_ticket(u32* counter, u32 count) {
-    const u32 ticket = atomicAdd(counter, 1u);
-    if (ticket == count - 1) *counter = 0;
-    return ticket;
-}
-// The next number for the whole block.
-DEVICE u32 take_ticket_of_block(u32* counter, u32 blocks) {
+// The next number of `count` for the whole block; the last one leaves the counter at zero.
+DEVICE u32 take_ticket_of_block(u32* counter, u32 count) {
     __shared__ u32 ticket;
-    if (threadIdx.x == 0) ticket = take_ticket(counter, blocks);
+    if (threadIdx.x == 0) {
+        ticket = atomicAdd(counter, 1u);
+        if (ticket == count - 1) *counter = 0;
+    }
     __syncthreads();
     return ticket;
 }
@@ -60,15 +57,22 @@ DEVICE void publish(u64* slot, State state) {
 #pragma unroll
     for (int i = 0; i < kSlotWords<State>; ++i) store_relaxed(slot + i, u64(words[i]) | 1ull << 32);
 }
-// kCount states that may have been published, looked at all at once; of none where it is not wanted.
+// kCount states that may have been published, of which one looks at those that were not yet there.
 template <class State, int kCount>
 struct Published {
     static constexpr int kWords = kSlotWords<State>;
     u64 raw[kCount][kWords];
 
-    DEVICE void look(int k, const u64* slot, bool wanted) {
+    // Before the first look at state k. One that is not wanted counts as there.
+    DEVICE void expect(int k, bool wanted) {
 #pragma unroll
-        for (int i = 0; i < kWords; ++i) raw[k][i] = wanted ? load_relaxed(slot + i) : 1ull << 32;
+        for (int i = 0; i < kWords; ++i) raw[k][i] = wanted ? 0 : 1ull << 32;
+    }
+    DEVICE void look(int k, const u64* slot) {
+#pragma unroll
+        for (int i = 0; i < kWords; ++i) {
+            if (raw[k][i] >> 32 == 0) raw[k][i] = load_relaxed(slot + i);
+        }
     }
     DEVICE bool are_there() const {
         u64 all = ~0ull;
@@ -92,7 +96,8 @@ struct Published {
 template <class State>
 DEVICE State await_state(const u64* slot) {
     Published<State, 1> state;
-    do state.look(0, slot, true);
+    state.expect(0, true);
+    do state.look(0, slot);
     while (!state.are_there());
     return state[0];
 }
@@ -169,13 +174,18 @@ struct TilesOfRows {
             for (int u = 0; u < kPacks; ++u) tile.x[u] = packs.load_part(row, u, empty);
         }
     }
-    // Publishes the total. `memory` may be used again after another barrier.
-    DEVICE void sum(const Place& at, Tile& tile, State (&memory)[kWarps]) const {
+    // Publishes the total as soon as it is known: what comes before each pack is found after that. `memory` may be used
+    // again after another barrier.
+    using Memory = State[kWarps];
+    DEVICE void sum(const Place& at, Tile& tile, Memory& memory) const {
         OfWarp packs;
         packs.take(tile.x);
         const int warp = threadIdx.x / 32;
-        const State total_of_warp = packs.scan(tile.before);
-        if (threadIdx.x % 32 == 0) memory[warp] = total_of_warp;
+        State own = Op::identity();
+#pragma unroll
+        for (int u = 0; u < kPacks; ++u) Op::merge(own, tile.before[u] = packs.total_of_pack(u));
+        own = merge_lanes<Op, 32>(own);
+        if (threadIdx.x % 32 == 0) memory[warp] = own;
         __syncthreads();
         State total = Op::identity();
 #pragma unroll
@@ -184,6 +194,7 @@ struct TilesOfRows {
             Op::merge(total, memory[w]);
         }
         if (threadIdx.x == 0) publish(totals(at.row) + at.tile * kWords, total);
+        OfWarp::scan_packs(tile.before);
     }
     // Waits for the tiles before one; the state up to it.
     DEVICE State await_start(const Place& at) const {
@@ -192,9 +203,11 @@ struct TilesOfRows {
         if (in_group == kGroup - 1 && at.tile + 1 < tiles && threadIdx.x < 32) publish_end(at.row, group);
         const bool looks = threadIdx.x < in_group;
         Published<State, 2> found;
+        found.expect(0, looks);
+        found.expect(1, group > 0);
         do {
-            found.look(0, totals(at.row) + (group * kGroup + threadIdx.x) * kWords, looks);
-            found.look(1, ends(at.row) + (group - 1) * kWords, group > 0);
+            found.look(0, totals(at.row) + (group * kGroup + threadIdx.x) * kWords);
+            found.look(1, ends(at.row) + (group - 1) * kWords);
         } while (!found.are_there());
         State start = group > 0 ? found[1] : empty;
         Op::merge(start, merge_block<Op, kThreads>(looks ? found[0] : Op::identity()));
@@ -225,7 +238,9 @@ struct TilesOfRows {
     DEVICE void look(OfLane& of_lane, i64 row, i64 group, bool wanted) const {
         const u64* const first = totals(row) + (group * kGroup + threadIdx.x % 32) * kWords;
 #pragma unroll
-        for (int k = 0; k < kEach; ++k) of_lane.look(k, first + k * 32 * kWords, wanted);
+        for (int k = 0; k < kEach; ++k) of_lane.expect(k, wanted);
+#pragma unroll
+        for (int k = 0; k < kEach; ++k) of_lane.look(k, first + k * 32 * kWords);
     }
     static DEVICE State merge_group(const OfLane& of_lane) {
         State total = of_lane[0];
@@ -286,35 +301,22 @@ struct TilesOfRows {
     }
 };
 
-// The scan of each row of p, (rows, n), by all blocks but the first `adders`, which add up groups. A block has two
-// tiles at a time: it publishes the total of the next one before it waits for the tiles before the first, so that few
-// wait, and loads are always on their way.
-template <class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
-DEVICE void scan_tiles(const T* p, O* q, i64 rows, i64 n, i64 tiles, u64* slots, u32* counter, int adders,
-                       typename Op::State empty) {
-    using Tiles = TilesOfRows<Op, E, kThreads, kPacks, kReverse, kInclusive, T, O>;
-    using State = typename Op::State;
-    constexpr int kWarps = kThreads / 32;
-    const Tiles all{p, q, rows, n, tiles, slots, empty};
-    if (int(blockIdx.x) < adders) {
-        constexpr int kCarries = 64;
-        __shared__ State carries[kWarps][kCarries];
-        const int warp = threadIdx.x / 32, first = blockIdx.x + warp * adders;
-        if (first < rows) all.publish_ends(first, adders * kWarps, carries[warp], kCarries);
-        return;
-    }
+// What each of `blocks` blocks does that scan tiles, `count` in all. A block has two tiles at a time: it publishes the
+// total of the next one before it waits for the tiles before the first, so that few wait, and loads are always on their
+// way.
+template <class Tiles>
+DEVICE void scan_two_at_a_time(const Tiles& all, u32 count, u32* counter, u32 blocks) {
     // Aligned, or a load of 16 bytes of it would begin in another array.
-    alignas(16) __shared__ State memory[kWarps];
+    alignas(16) __shared__ typename Tiles::Memory memory;
     // Of the tile that is stored, of the one that is loaded, and of the one after these.
     __shared__ typename Tiles::Place places[3];
-    const u32 count = u32(rows * tiles), tickets = count + gridDim.x - adders;
     u32 ticket = 0;  // of thread 0
     auto take = [&] {
         if (threadIdx.x == 0) ticket = ask_for_number(counter);
     };
     auto put_place = [&](int at) {
         if (threadIdx.x != 0) return;
-        if (ticket == tickets - 1) *counter = 0;
+        if (ticket == count + blocks - 1) *counter = 0;
         places[at] = all.place(ticket);
     };
     take();
@@ -323,19 +325,21 @@ DEVICE void scan_tiles(const T* p, O* q, i64 rows, i64 n, i64 tiles, u64* slots,
     typename Tiles::Tile here, next;
     bool has_one = false;
     for (int last = 2, turn = 0, after = 1;;) {
-        const bool is_there = places[turn].tile < tiles;
+        const bool is_there = places[turn].tile < all.tiles;
         if (is_there) {
             take();
             all.load(places[turn], next);
             all.sum(places[turn], next, memory);
             put_place(after);
+        } else {
+            __syncthreads();  // await_start's memory is used again
         }
         if (has_one) {
             all.store(places[last], here, all.await_start(places[last]));
         } else {
             __syncthreads();
         }
-        if (!is_there) break;
+        if (!is_there) return;
         here = next;
         has_one = true;
         last = turn;
@@ -344,95 +348,273 @@ DEVICE void scan_tiles(const T* p, O* q, i64 rows, i64 n, i64 tiles, u64* slots,
     }
 }
 
-// One tile of a block's columns: kThreads / kAcross * kRows rows of them. p and q are as in scan_columns; `slots` are
-// those of these columns, a row of slots for each tile and for each group of kGroup tiles.
-template <bool kWhole, class Op, class E, int kThreads, int kAcross, int kRows, int kGroup, bool kReverse,
-          bool kInclusive, class T, class O>
-DEVICE void scan_rows_of_tile(const T* p, O* q, i64 n, i64 inner, i64 left, i64 tile, i64 tiles, u64* slots,
-                              typename Op::State empty) {
-    using State = typename Op::State;
-    using Columns = PackOfColumns<kWhole, E, kReverse, T, O>;
-    constexpr int kWidth = Columns::kWidth, kDown = kThreads / kAcross, kWarps = kThreads / 32;
-    constexpr int kColumns = kAcross * kWidth, kReaders = kThreads / kColumns, kEach = kGroup / kReaders;
-    constexpr int kWords = kSlotWords<State>, kTileWords = kColumns * kWords;
-    static_assert(kThreads % kColumns == 0 && kGroup % kReaders == 0);
-    __shared__ State memory[kWarps][kColumns], read[kReaders][kColumns];
-    const int across = threadIdx.x % kAcross, down = threadIdx.x / kAcross, warp = threadIdx.x / 32;
-    const int count = int(max_i64(0, min_i64(kWidth, left - across * kWidth)));
-    const Columns columns{p + across * kWidth, q + across * kWidth, n, inner, count};
-    const i64 own = (tile * kDown + down) * kRows;
-    typename Columns::Words x[kRows];
-    columns.load(x, own);
-    State before[kWidth];
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) {
-        State total = Columns::template total<Op>(x, j);
-        before[j] = scan_lanes<Op, kAcross>(total);
-        if (threadIdx.x % 32 < kAcross) memory[warp][across * kWidth + j] = total;
+// The scan of each row of p, (rows, n), by all blocks but the first `adders`, which add up groups.
+template <class Op, class E, int kThreads, int kPacks, bool kReverse, bool kInclusive, class T, class O>
+DEVICE void scan_tiles_of_rows(const T* p, O* q, i64 rows, i64 n, i64 tiles, u64* slots, u32* counter, int adders,
+                               typename Op::State empty) {
+    constexpr int kWarps = kThreads / 32, kCarries = 64;
+    const TilesOfRows<Op, E, kThreads, kPacks, kReverse, kInclusive, T, O> all{p, q, rows, n, tiles, slots, empty};
+    if (int(blockIdx.x) < adders) {
+        __shared__ typename Op::State carries[kWarps][kCarries];
+        const int warp = threadIdx.x / 32, first = blockIdx.x + warp * adders;
+        if (first < rows) all.publish_ends(first, adders * kWarps, carries[warp], kCarries);
+    } else {
+        scan_two_at_a_time(all, u32(rows * tiles), counter, gridDim.x - adders);
     }
-    __syncthreads();
+}
 
-    // From here to the next barrier a thread has one column, and some of the tiles before this one.
-    const int column = threadIdx.x % kColumns, reader = threadIdx.x / kColumns;
-    const i64 group = tile / kGroup;
-    const int in_group = int(tile % kGroup);
-    u64* const slot = slots + column * kWords;
-    State total = Op::identity();
-    if (reader == 0) {
+// Of the totals of a group of tiles of columns, each thread has some of one column.
+template <class State, int kThreads, int kColumns, int kGroup>
+struct GroupOfColumns {
+    static constexpr int kReaders = kThreads / kColumns, kEach = kGroup / kReaders, kWords = kSlotWords<State>;
+    static constexpr int kTileWords = kColumns * kWords;
+    static_assert(kThreads % kColumns == 0 && kGroup % kReaders == 0);
+    int column, first;
+    DEVICE GroupOfColumns() : column(threadIdx.x % kColumns), first(int(threadIdx.x) / kColumns * kEach) {}
+    DEVICE bool is_first_reader() const { return first == 0; }
+    // Of the first `count` tiles.
+    template <int kCount>
+    DEVICE void expect(Published<State, kCount>& found, int count) const {
 #pragma unroll
-        for (int w = 0; w < kWarps; ++w) Op::merge(total, memory[w][column]);
-        publish(slot + tile * kTileWords, total);
+        for (int k = 0; k < kEach; ++k) found.expect(k, first + k < count);
     }
-    const int first = reader * kEach;
-    const bool needs_end = reader == 0 && group > 0;
-    Published<State, kEach + 1> found;
-    do {
+    template <int kCount>
+    DEVICE void look(Published<State, kCount>& found, const u64* slots, i64 group) const {
+        const u64* const slot = slots + (group * kGroup + first) * kTileWords + column * kWords;
+#pragma unroll
+        for (int k = 0; k < kEach; ++k) found.look(k, slot + k * kTileWords);
+    }
+    // This thread's part of the first `count`.
+    template <class Op, int kCount>
+    DEVICE State merged(const Published<State, kCount>& found, int count) const {
+        State sum = Op::identity();
 #pragma unroll
         for (int k = 0; k < kEach; ++k) {
-            found.look(k, slot + (group * kGroup + first + k) * kTileWords, first + k < in_group);
+            if (first + k < count) Op::merge(sum, found[k]);
         }
-        found.look(kEach, slot + (tiles + group - 1) * kTileWords, needs_end);
-    } while (!found.are_there());
-    State sum = Op::identity(), start = needs_end ? found[kEach] : empty;
-#pragma unroll
-    for (int k = 0; k < kEach; ++k) {
-        if (first + k < in_group) Op::merge(sum, found[k]);
+        return sum;
     }
-    read[reader][column] = sum;
+    static DEVICE u64* end(u64* slots, i64 tiles, i64 group) { return slots + (tiles + group) * kTileWords; }
+};
+
+// By a block that does nothing else: publishes the states up to the end of each group of some columns' tiles, as soon
+// as they can be known. The blocks of last tiles publish the same, but each of them has to see first what another has
+// published, which takes longer than a group's tiles do where there are few columns. As in publish_ends, nothing
+// depends on it, and it does not look for ever.
+template <class Op, int kThreads, int kColumns, int kGroup>
+DEVICE void publish_ends_of_columns(i64 tiles, u64* slots, typename Op::State empty) {
+    using State = typename Op::State;
+    using Group = GroupOfColumns<State, kThreads, kColumns, kGroup>;
+    constexpr int kMaxLooks = 1 << 14;
+    __shared__ State read[2][Group::kReaders][kColumns];
+    __shared__ bool gives_up[2];
+    const Group of;
+    const i64 groups = (tiles - 1) / kGroup;
+    if (threadIdx.x < 2) gives_up[threadIdx.x] = false;
     __syncthreads();
-    if (reader == 0) {
-        sum = Op::identity();
+    State end = empty;  // of the first readers
+    Published<State, Group::kEach> now, ahead;
+    of.expect(ahead, kGroup);
+    of.look(ahead, slots, 0);
+    for (i64 group = 0; group < groups; ++group) {
+        now = ahead;
+        of.expect(ahead, group + 1 < groups ? kGroup : 0);
+        of.look(ahead, slots, group + 1);
+        int looks = 0;
+        for (; !now.are_there() && looks < kMaxLooks; ++looks) of.look(now, slots, group);
+        if (looks == kMaxLooks) gives_up[group % 2] = true;
+        State(&parts)[Group::kReaders][kColumns] = read[group % 2];
+        parts[of.first / Group::kEach][of.column] = of.template merged<Op>(now, kGroup);
+        __syncthreads();
+        if (gives_up[group % 2]) return;
+        if (!of.is_first_reader()) continue;
+        State sum = Op::identity();
 #pragma unroll
-        for (int k = 0; k < kReaders; ++k) Op::merge(sum, read[k][column]);
-        Op::merge(start, sum);
-        read[0][column] = start;
-        if (in_group == kGroup - 1) {
-            Op::merge(start, total);
-            publish(slot + (tiles + group) * kTileWords, start);
-        }
+        for (int k = 0; k < Group::kReaders; ++k) Op::merge(sum, parts[k][of.column]);
+        Op::merge(end, sum);
+        publish(Group::end(slots, tiles, group) + of.column * Group::kWords, end);
     }
-    __syncthreads();
-#pragma unroll
-    for (int j = 0; j < kWidth; ++j) {
-        State running = read[0][across * kWidth + j];
-#pragma unroll
-        for (int w = 0; w < kWarps; ++w) {
-            if (w < warp) Op::merge(running, memory[w][across * kWidth + j]);
-        }
-        Op::merge(running, before[j]);
-        before[j] = running;
-    }
-    columns.template store_scan<Op, kInclusive>(x, own, before);
 }
+
+// The columns of p, (outers, n, inner), in tiles of kThreads / kAcross * kRows rows of kAcross packs. Columns have so
+// many `tiles`, in groups, and slots as GroupOfColumns has them.
 template <class Op, class E, int kThreads, int kAcross, int kRows, int kGroup, bool kReverse, bool kInclusive, class T,
           class O>
-DEVICE void scan_tile_of_columns(const T* p, O* q, i64 n, i64 inner, i64 left, i64 tile, i64 tiles, u64* slots,
-                                 typename Op::State empty) {
-    if (are_columns_whole(p, q, inner, left / kAcross)) {
-        scan_rows_of_tile<true, Op, E, kThreads, kAcross, kRows, kGroup, kReverse, kInclusive>(
-            p, q, n, inner, left, tile, tiles, slots, empty);
+struct TilesOfColumns {
+    using State = typename Op::State;
+    static constexpr int kWidth = kPackWidth<T>, kDown = kThreads / kAcross, kWarps = kThreads / 32;
+    static constexpr int kColumns = kAcross * kWidth;
+    using Group = GroupOfColumns<State, kThreads, kColumns, kGroup>;
+    template <bool kWhole>
+    using Columns = PackOfColumns<kWhole, E, kReverse, T, O>;
+    // A tile; there is none from tile `tiles` on. `left` columns from its first on are there; where they are whole,
+    // packs are, and aligned.
+    struct Place {
+        i64 tile, left;
+        const T* from;
+        O* to;
+        u64* slots;
+        bool is_whole;
+    };
+    // What a thread has of a tile: its rows of its pack of columns, and the states of what the tile has before.
+    struct Tile {
+        typename Columns<true>::Words x[kRows];
+        State before[kWidth];
+    };
+    struct Start {
+        State of_column[kWidth];
+    };
+    using Memory = State[kWarps][kColumns];
+    const T* p;
+    O* q;
+    i64 outers, n, inner, across, tiles;
+    u64* slots;
+    State empty;
+
+    DEVICE TilesOfColumns(const T* from, O* to, i64 outer_size, i64 rows, i64 inner_size, u64* first_slot, State first)
+        : p(from),
+          q(to),
+          outers(outer_size),
+          n(rows),
+          inner(inner_size),
+          across(ceil_div(inner, kColumns)),
+          tiles(ceil_div(n, kDown * kRows)),
+          slots(first_slot),
+          empty(first) {}
+
+    DEVICE i64 strips() const { return outers * across; }
+    DEVICE u64* slots_of(i64 strip) const {
+        return slots + strip * (tiles + ceil_div(tiles, kGroup)) * Group::kTileWords;
+    }
+    // Of tile number k: a tile of all columns, and then the next one of all.
+    DEVICE Place place(i64 k) const {
+        const i64 strip = take_coordinate(k, across), outer = take_coordinate(k, outers);
+        const i64 start = outer * n * inner + strip * kColumns;
+        Place at = {k, inner - strip * kColumns, p + start, q + start, slots_of(outer * across + strip), false};
+        at.is_whole = are_columns_whole(at.from, at.to, inner, at.left / kAcross);
+        return at;
+    }
+    template <bool kWhole>
+    DEVICE Columns<kWhole> columns(const Place& at) const {
+        const int first = threadIdx.x % kAcross * kWidth, count = int(max_i64(0, min_i64(kWidth, at.left - first)));
+        return {at.from + first, at.to + first, n, inner, count};
+    }
+    DEVICE i64 own_row(const Place& at) const { return (at.tile * kDown + threadIdx.x / kAcross) * kRows; }
+
+    DEVICE void load(const Place& at, Tile& tile) const {
+        if (at.is_whole) {
+            columns<true>(at).load(tile.x, own_row(at));
+        } else {
+            columns<false>(at).load(tile.x, own_row(at));
+        }
+    }
+    // Publishes the totals. `memory` may be used again after another barrier.
+    DEVICE void sum(const Place& at, Tile& tile, Memory& memory) const {
+        const int warp = threadIdx.x / 32, own = threadIdx.x % kAcross * kWidth;
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) {
+            State total = Columns<true>::template total<Op>(tile.x, j);
+            tile.before[j] = scan_lanes<Op, kAcross>(total);
+            if (threadIdx.x % 32 < kAcross) memory[warp][own + j] = total;
+        }
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) forget_made_of(tile.x[r]);
+        __syncthreads();
+        const Group of;
+        if (of.is_first_reader()) {
+            State total = Op::identity();
+#pragma unroll
+            for (int w = 0; w < kWarps; ++w) Op::merge(total, memory[w][of.column]);
+            publish(at.slots + at.tile * Group::kTileWords + of.column * Group::kWords, total);
+        }
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) {
+            State all = Op::identity();
+#pragma unroll
+            for (int w = 0; w < kWarps; ++w) {
+                if (w < warp) Op::merge(all, memory[w][own + j]);
+            }
+            Op::merge(all, tile.before[j]);
+            tile.before[j] = all;
+        }
+    }
+    // Waits for the tiles before one; the states up to it. The block of a group's last tile publishes its end. May be
+    // called again after another barrier.
+    DEVICE Start await_start(const Place& at) const {
+        __shared__ State parts[Group::kReaders][kColumns];
+        const Group of;
+        const i64 group = at.tile / kGroup;
+        const int in_group = int(at.tile % kGroup);
+        const bool is_last = in_group == kGroup - 1, needs_end = of.is_first_reader() && group > 0;
+        Published<State, Group::kEach + 1> found;
+        of.expect(found, in_group);
+        found.expect(Group::kEach, needs_end);
+        do {
+            of.look(found, at.slots, group);
+            found.look(Group::kEach, Group::end(at.slots, tiles, group - 1) + of.column * Group::kWords);
+        } while (!found.are_there());
+        parts[of.first / Group::kEach][of.column] = of.template merged<Op>(found, in_group);
+        __syncthreads();
+        if (of.is_first_reader()) {
+            State start = needs_end ? found[Group::kEach] : empty, end = start, sum = Op::identity(), last;
+#pragma unroll
+            for (int k = 0; k < Group::kReaders; ++k) {
+                last = sum;
+                Op::merge(sum, parts[k][of.column]);
+            }
+            if (is_last) {  // to the last bit as publish_ends_of_columns has it
+                State part = parts[Group::kReaders - 1][of.column];
+                Op::merge(part, await_state<State>(at.slots + at.tile * Group::kTileWords + of.column * Group::kWords));
+                Op::merge(last, part);
+                Op::merge(end, last);
+                publish(Group::end(at.slots, tiles, group) + of.column * Group::kWords, end);
+            }
+            Op::merge(start, sum);
+            parts[0][of.column] = start;
+        }
+        __syncthreads();
+        Start start;
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) start.of_column[j] = parts[0][threadIdx.x % kAcross * kWidth + j];
+        return start;
+    }
+    // Writes the scan of a tile, after `start`.
+    DEVICE void store(const Place& at, const Tile& tile, Start start) const {
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) Op::merge(start.of_column[j], tile.before[j]);
+        if (at.is_whole) {
+            columns<true>(at).template store_scan<Op, kInclusive>(tile.x, own_row(at), start.of_column);
+        } else {
+            columns<false>(at).template store_scan<Op, kInclusive>(tile.x, own_row(at), start.of_column);
+        }
+    }
+};
+
+// The scan of the middle axis of p, (outers, n, inner), by a block for each tile.
+template <class Op, class E, int kThreads, int kAcross, int kRows, int kGroup, bool kReverse, bool kInclusive, class T,
+          class O>
+DEVICE void scan_tiles_of_columns(const T* p, O* q, i64 outers, i64 n, i64 inner, u64* slots, u32* counter,
+                                  typename Op::State empty) {
+    using Tiles = TilesOfColumns<Op, E, kThreads, kAcross, kRows, kGroup, kReverse, kInclusive, T, O>;
+    const Tiles all(p, q, outers, n, inner, slots, empty);
+    __shared__ typename Tiles::Memory memory;
+    const typename Tiles::Place at = all.place(take_ticket_of_block(counter, gridDim.x));
+    typename Tiles::Tile tile;
+    all.load(at, tile);
+    all.sum(at, tile, memory);
+    all.store(at, tile, all.await_start(at));
+}
+// The same where columns are few, so that most tiles wait for all others: by blocks that have two at a time, and by the
+// first `adders` blocks, each of which adds up the groups of a strip of columns.
+template <class Op, class E, int kThreads, int kAcross, int kRows, int kGroup, bool kReverse, bool kInclusive, class T,
+          class O>
+DEVICE void scan_tiles_of_few_columns(const T* p, O* q, i64 outers, i64 n, i64 inner, u64* slots, u32* counter,
+                                      int adders, typename Op::State empty) {
+    using Tiles = TilesOfColumns<Op, E, kThreads, kAcross, kRows, kGroup, kReverse, kInclusive, T, O>;
+    const Tiles all(p, q, outers, n, inner, slots, empty);
+    if (int(blockIdx.x) < adders) {
+        publish_ends_of_columns<Op, kThreads, Tiles::kColumns, kGroup>(all.tiles, all.slots_of(blockIdx.x), empty);
     } else {
-        scan_rows_of_tile<false, Op, E, kThreads, kAcross, kRows, kGroup, kReverse, kInclusive>(
-            p, q, n, inner, left, tile, tiles, slots, empty);
+        scan_two_at_a_time(all, u32(all.strips() * all.tiles), counter, gridDim.x - adders);
     }
 }

@@ -34,14 +34,17 @@ def _columns_kernel(
 
 
 @functools.lru_cache(maxsize=512)
-def _tiles(op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool) -> kernels.Tiles:
-    return kernels.generate_tiles(op, dtype, out_dtype, reverse=reverse, inclusive=inclusive)
+def _tiles(op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool, large: bool) -> kernels.Tiles:
+    flags = {"reverse": reverse, "inclusive": inclusive, "large": large}
+    return kernels.generate_tiles(op, dtype, out_dtype, **flags)
 
 
 @functools.lru_cache(maxsize=512)
-def _column_tiles(op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool, columns: int) -> kernels.Tiles:
-    flags = {"reverse": reverse, "inclusive": inclusive}
-    return kernels.generate_column_tiles(op, dtype, out_dtype, **flags, columns=columns)
+def _column_tiles(
+    op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool, columns: int, few: bool
+) -> kernels.Tiles:
+    flags = {"reverse": reverse, "inclusive": inclusive, "few": few}
+    return kernels.generate_column_tiles(op, dtype, out_dtype, columns=columns, **flags)
 
 
 def _emit_tiles(
@@ -64,15 +67,16 @@ def _emit_columns(b: Builder, i: int) -> bool:
     n = view.dims[axis]
     if not b.is_contiguous(view):
         return False
-    variant = b.table.choose(kernels.choose_columns, view.dtype, of=(outer, n, inner))
+    variant = b.table.choose(kernels.choose_columns, node.name, view.dtype, of=(outer, n, inner))
     if variant is None:
         return False
     strides = (n * inner, inner, 1)
     dims, source, out = [outer, n, inner], Operand(view, strides), Operand(b.result(i), strides)
     what = (node.name, view.dtype, b.dtype(i), reverse, inclusive)
-    if variant == "tiles":
+    if variant in ("tiles", "tiles_of_few"):
         columns = b.table.choose(kernels.tile_columns, view.dtype, of=(inner,))
-        _emit_tiles(b, i, _column_tiles(*what, columns), dims, source, out)
+        tiles = _column_tiles(*what, columns, variant == "tiles_of_few")
+        _emit_tiles(b, i, tiles, dims, source, out)
     else:
         b.kernel(_columns_kernel(*what, variant), dims, [source], [out], covers=(i,))
     return True
@@ -90,7 +94,8 @@ def _scan(b: Builder, i: int) -> None:
     out = Operand(result_rows(b, i, (axis,)), (source.n, 1))
     dims = [source.rows, source.n]
     what = (node.name, dtype, b.dtype(i), reverse, inclusive)
-    if variant == "tiles":
-        _emit_tiles(b, i, _tiles(*what), dims, source.operand, out)
+    if variant in ("tiles", "large_tiles"):
+        tiles = _tiles(*what, variant == "large_tiles")
+        _emit_tiles(b, i, tiles, dims, source.operand, out)
     else:
         b.kernel(_kernel(*what, variant), dims, [source.operand], [out], covers=(i,))
