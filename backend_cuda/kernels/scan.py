@@ -183,12 +183,15 @@ def generate_tiles(
         f"scan_tiles_of_rows<{types}, {_text(reverse)}, {_text(inclusive)}>",
         f"    (p0, q0, d0, d1, tiles, q1, counter, adders, {first});",
     ]
-    # Blocks that have no place beside the others find no tiles left.
-    most_blocks = max(4, shape.together) * target.multiprocessors
-    blocks: Size = ("min", ("add", ("mul", "d0", tiles), adders), most_blocks)
+    blocks = _places(("add", ("mul", "d0", tiles), adders), shape.together, _ADDERS)
     label = _label(op, dtype, reverse, inclusive, "large_tiles" if large else "tiles")
     scan = _define_tiles(label, _tile_params(2, dtype, out_dtype), body, blocks, shape)
     return Tiles(_clear(), scan, ("mul", ("mul", "d0", slots), _state_words(op, element)))
+
+
+def _places(blocks: Size, together: int, most_adders: int) -> Size:
+    """These blocks, or as many as have places side by side; one at least that does not add up groups."""
+    return ("min", blocks, max(together * target.multiprocessors, most_adders + 1))
 
 
 def _define_tiles(label: str, params: Params, body: list[str], blocks: Size, shape: Shape) -> KernelSource:
@@ -200,12 +203,12 @@ def _shape(op: str, dtype: str, element: str, large: bool) -> Shape:
     """Of tiles of rows. Several words of state take registers, and those of a logsumexp take time to add up."""
     words = _state_words(op, element)
     if op == "logcumsumexp":
-        return Shape(128, 4, 6 if words == 2 else 1)
+        return Shape(128, 4, 6 if words == 2 else 3)
     if not large:
-        return Shape(256, 4, 4 if words == 1 else 1)
+        return Shape(256, 4, 4 if words == 1 else 2)
     if words == 1:
         return Shape(128, 16, 4) if ITEMSIZE[dtype] == 1 else Shape(128, 14, 3)
-    return Shape(128, 10, 3 if words == 2 else 1)
+    return Shape(128, 10, 3)
 
 
 def _column_shape(op: str, element: str, few: bool) -> Shape:
@@ -332,7 +335,7 @@ def generate_column_tiles(
     if few:
         # None, if columns have one group.
         adders: Size = ("mul", ("min", strips, _FEW_STRIPS), ("min", 1, ("div", ("sub", tiles, 1), group)))
-        blocks = ("min", ("add", blocks, adders), 2 * target.multiprocessors)
+        blocks = _places(("add", blocks, adders), 2, _FEW_STRIPS)
         body += [
             f"const i64 strips = min_i64({_FEW_STRIPS}, d0 * ceil_div(d2, {columns}));",
             f"const int adders = ceil_div(d1, {rows}) > {group} ? int(strips) : 0;",

@@ -126,6 +126,7 @@ struct TilesOfRows {
         Words x[kPacks];
         State before[kPacks], warps_before;
     };
+    using Memory = State[kWarps];
     const T* p;
     O* q;
     i64 rows, n, tiles;
@@ -176,7 +177,6 @@ struct TilesOfRows {
     }
     // Publishes the total as soon as it is known: what comes before each pack is found after that. `memory` may be used
     // again after another barrier.
-    using Memory = State[kWarps];
     DEVICE void sum(const Place& at, Tile& tile, Memory& memory) const {
         OfWarp packs;
         packs.take(tile.x);
