@@ -33,7 +33,7 @@ TOLERANCE = {"float16": 1e-3, "bfloat16": 8e-3, "float32": 5e-6, "float64": 1e-1
 VARIANTS = ("short", "warp", "block", "long")
 COLUMN_VARIANTS = ("thread", "block")
 TILE_VARIANTS = ("tiles", "large_tiles")  # of rows
-COLUMN_TILE_VARIANTS = ("tiles", "tiles_of_few")
+COLUMN_TILE_VARIANTS = ("tiles", "tiles_of_few_columns")
 FLAGS = tuple(itertools.product((False, True), (False, True)))
 SHAPES = [(1, 1), (9, 7), (3, 64), (2, 259), (2, 1031)]
 

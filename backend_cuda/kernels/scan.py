@@ -19,7 +19,7 @@ from .target import target
 Variant = Literal["short", "warp", "block", "long"]
 TileVariant = Literal["tiles", "large_tiles"]
 ColumnVariant = Literal["thread", "block"]
-ColumnTileVariant = Literal["tiles", "tiles_of_few"]
+ColumnTileVariant = Literal["tiles", "tiles_of_few_columns"]
 
 _TEAMS = {"warp": (32, 2), "block": (128, 4), "long": (512, 2)}  # threads of a row, and packs of each at a time
 _THREADS = 256
@@ -167,7 +167,7 @@ def generate_tiles(
     368
     """
     element, first = _check(op, dtype, out_dtype)
-    shape = _shape(op, dtype, element, large)
+    shape = _row_shape(op, dtype, element, large)
     tile, group = shape.threads * shape.packs * _width(dtype), shape.threads
     # The packs of a row lie on boundaries of memory, so the first may begin before it.
     tiles: Size = ("cdiv", ("add", "d1", _width(dtype) - 1), tile)
@@ -183,9 +183,11 @@ def generate_tiles(
         f"scan_tiles_of_rows<{types}, {_text(reverse)}, {_text(inclusive)}>",
         f"    (p0, q0, d0, d1, tiles, q1, counter, adders, {first});",
     ]
-    blocks = _places(("add", ("mul", "d0", tiles), adders), shape.together, _ADDERS)
+    # A shape of 1 leaves registers to the compiler, and four blocks at most find room.
+    together = shape.together if shape.together > 1 else 4
+    blocks = _places(("add", ("mul", "d0", tiles), adders), together, _ADDERS)
     label = _label(op, dtype, reverse, inclusive, "large_tiles" if large else "tiles")
-    scan = _define_tiles(label, _tile_params(2, dtype, out_dtype), body, blocks, shape)
+    scan = _define_tiles(label, "scan_row_tiles.cuh", _tile_params(2, dtype, out_dtype), body, blocks, shape)
     return Tiles(_clear(), scan, ("mul", ("mul", "d0", slots), _state_words(op, element)))
 
 
@@ -194,18 +196,18 @@ def _places(blocks: Size, together: int, most_adders: int) -> Size:
     return ("min", blocks, max(together * target.multiprocessors, most_adders + 1))
 
 
-def _define_tiles(label: str, params: Params, body: list[str], blocks: Size, shape: Shape) -> KernelSource:
+def _define_tiles(label: str, header: str, params: Params, body: list[str], blocks: Size, shape: Shape) -> KernelSource:
     launch = Launch((shape.threads, 1, 1), (blocks, 1, 1))
-    return define(label, "scan_tiles.cuh", params, body, launch, together=shape.together)
+    return define(label, header, params, body, launch, together=shape.together)
 
 
-def _shape(op: str, dtype: str, element: str, large: bool) -> Shape:
+def _row_shape(op: str, dtype: str, element: str, large: bool) -> Shape:
     """Of tiles of rows. Several words of state take registers, and those of a logsumexp take time to add up."""
     words = _state_words(op, element)
     if op == "logcumsumexp":
-        return Shape(128, 4, 6 if words == 2 else 3)
+        return Shape(128, 4, 6 if words == 2 else 1)
     if not large:
-        return Shape(256, 4, 4 if words == 1 else 2)
+        return Shape(256, 4, 4 if words == 1 else 1)
     if words == 1:
         return Shape(128, 16, 4) if ITEMSIZE[dtype] == 1 else Shape(128, 14, 3)
     return Shape(128, 10, 3)
@@ -226,17 +228,18 @@ def choose_columns(op: str, dtype: str, outer: int, n: int, inner: int) -> Colum
     """A fast variant of `generate_columns`, or `generate_column_tiles`; None if columns had better be made rows.
 
     >>> [choose_columns("cumsum", "float32", 1, 8192, inner) for inner in (3, 64, 8192, 65536)]
-    [None, 'tiles_of_few', 'tiles', 'block']
+    [None, 'tiles_of_few_columns', 'tiles', 'block']
     """
     columns = columns_of(dtype)
-    is_few = op != "logcumsumexp" and outer * -(-inner // columns) <= _FEW_STRIPS
-    tiles: ColumnTileVariant = "tiles_of_few" if is_few else "tiles"
+    strips = outer * -(-inner // columns)
+    is_few = op != "logcumsumexp" and strips <= _FEW_STRIPS
+    tiles: ColumnTileVariant = "tiles_of_few_columns" if is_few else "tiles"
     if inner < min(columns, 32):  # too few for a block of them
         narrow = tile_columns(dtype, inner)
         return tiles if inner >= _width(dtype) and n * narrow > _BLOCK_PACKS * _width(dtype) else None
     if n <= 1024 and outer * -(-inner // _width(dtype)) >= 512 * target.multiprocessors:
         return "thread"
-    if n * columns <= _BLOCK_PACKS * _width(dtype) or outer * -(-inner // columns) >= 4 * target.multiprocessors:
+    if n * columns <= _BLOCK_PACKS * _width(dtype) or strips >= 4 * target.multiprocessors:
         return "block"
     return tiles
 
@@ -344,7 +347,7 @@ def generate_column_tiles(
     else:
         body.append(f"scan_tiles_of_columns<{types}>({arguments}, {first});")
     label = _label(op, dtype, reverse, inclusive, f"columns_tiles{'_of_few' * few}_{columns}")
-    scan = _define_tiles(label, _tile_params(3, dtype, out_dtype), body, blocks, shape)
+    scan = _define_tiles(label, "scan_column_tiles.cuh", _tile_params(3, dtype, out_dtype), body, blocks, shape)
     return Tiles(_clear(), scan, ("mul", ("mul", strips, slots), words))
 
 

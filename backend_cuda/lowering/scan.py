@@ -73,9 +73,9 @@ def _emit_columns(b: Builder, i: int) -> bool:
     strides = (n * inner, inner, 1)
     dims, source, out = [outer, n, inner], Operand(view, strides), Operand(b.result(i), strides)
     what = (node.name, view.dtype, b.dtype(i), reverse, inclusive)
-    if variant in ("tiles", "tiles_of_few"):
+    if variant in ("tiles", "tiles_of_few_columns"):
         columns = b.table.choose(kernels.tile_columns, view.dtype, of=(inner,))
-        tiles = _column_tiles(*what, columns, variant == "tiles_of_few")
+        tiles = _column_tiles(*what, columns, variant == "tiles_of_few_columns")
         _emit_tiles(b, i, tiles, dims, source, out)
     else:
         b.kernel(_columns_kernel(*what, variant), dims, [source], [out], covers=(i,))
