@@ -106,12 +106,12 @@ class _Describer:
         for k, view in enumerate(self.low.outputs):
             if view.buffer.kind != "leaf":
                 self.names.setdefault(id(view.buffer), f"out {k}")
-        constants = 0
+        kept = 0
         for node in self.low.nodes:
             for buffer in (*node.reads, *node.writes):
-                if id(buffer) not in self.names and buffer.kind == "constant":
-                    self.names[id(buffer)] = f"const {constants}"
-                    constants += 1
+                if id(buffer) not in self.names and buffer.kind == "kept":
+                    self.names[id(buffer)] = f"kept {kept}"
+                    kept += 1
 
     def name(self, buffer: lowered.Buffer) -> str:
         if buffer.kind == "leaf":
@@ -148,9 +148,9 @@ class _Describer:
                 yield Buffer(f"slot {number}", "arena", self.value(slot.nbytes), text)
             else:
                 yield Buffer(f"slot {number}", "arena", 0, f"in {self.name(output)}, {text}")
-        constants = {id(b): b for n in self.low.nodes for b in (*n.reads, *n.writes) if b.kind == "constant"}
-        for key, buffer in constants.items():
-            yield Buffer(self.names[key], "constant", self.value(buffer.nbytes), "kept with the plan")
+        kept = {id(b): b for n in self.low.nodes for b in (*n.reads, *n.writes) if b.kind == "kept"}
+        for key, buffer in kept.items():
+            yield Buffer(self.names[key], "kept", self.value(buffer.nbytes), "from launch to launch")
 
     def output_of(self, slot: lowered.Slot) -> lowered.Buffer | None:
         """The output in whose memory a slot lies, if it fits there."""

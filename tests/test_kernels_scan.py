@@ -15,6 +15,7 @@ from backend_cuda.kernels import evaluate_size, scan
 from backend_cuda.kernels.ops import DTYPES, INEXACT
 from backend_cuda.kernels.scan import (
     OPS,
+    TILE_VARIANTS,
     choose_columns,
     choose_variant,
     columns_of,
@@ -32,7 +33,6 @@ NUMPY = {d: np.dtype(ml_dtypes.bfloat16 if d == "bfloat16" else d) for d in DTYP
 TOLERANCE = {"float16": 1e-3, "bfloat16": 8e-3, "float32": 5e-6, "float64": 1e-13, "complex64": 2e-5}
 VARIANTS = ("short", "warp", "block", "long")
 COLUMN_VARIANTS = ("thread", "block")
-TILE_VARIANTS = ("tiles", "large_tiles")  # of rows
 COLUMN_TILE_VARIANTS = ("tiles", "tiles_of_few_columns")
 FLAGS = tuple(itertools.product((False, True), (False, True)))
 SHAPES = [(1, 1), (9, 7), (3, 64), (2, 259), (2, 1031)]
@@ -97,14 +97,12 @@ def _made(case, make):
 
 def row_tiles(case):
     op, dtype, out, reverse, inclusive, variant = case
-    is_second = variant == TILE_VARIANTS[1]
-    return generate_tiles(op, dtype, out, reverse=reverse, inclusive=inclusive, large=is_second)
+    return generate_tiles(op, dtype, out, reverse=reverse, inclusive=inclusive, variant=variant)
 
 
 def column_tiles(case, columns):
     op, dtype, out, reverse, inclusive, variant = case
-    is_second = variant == TILE_VARIANTS[1]
-    flags = {"reverse": reverse, "inclusive": inclusive, "few": is_second}
+    flags = {"reverse": reverse, "inclusive": inclusive, "few": variant == COLUMN_TILE_VARIANTS[1]}
     return generate_column_tiles(op, dtype, out, columns=columns, **flags)
 
 
@@ -116,6 +114,7 @@ def _name(case):
 CASES = list(_cases(VARIANTS))
 COLUMN_CASES = list(_cases(COLUMN_VARIANTS))
 TILE_CASES = list(_cases(TILE_VARIANTS))
+COLUMN_TILE_CASES = list(_cases(COLUMN_TILE_VARIANTS))
 COLUMN_SHAPES = [(1, 1, 1), (2, 5, 33), (1, 300, 40), (3, 127, 7)]
 SPECIAL = ("cummax", "cummin", "logcumsumexp")
 
@@ -127,10 +126,9 @@ def special(op):
 @pytest.fixture(scope="module", autouse=True)
 def built():
     kernels = [_made(case, generate) for case in CASES] + [_made(case, generate_columns) for case in COLUMN_CASES]
-    for case in TILE_CASES:
-        tiles = row_tiles(case)
-        kernels += [tiles.clear, tiles.scan]
-        kernels += [column_tiles(case, columns_of(case[1])).scan, column_tiles(case, tile_columns(case[1], 5)).scan]
+    kernels += [row_tiles(case) for case in TILE_CASES]
+    for case in COLUMN_TILE_CASES:
+        kernels += [column_tiles(case, columns) for columns in (columns_of(case[1]), tile_columns(case[1], 5))]
     emulator.build(kernels + [special(op) for op in SPECIAL])
 
 
@@ -154,19 +152,15 @@ def assert_scanned(found, want, op, out):
     np.testing.assert_allclose(found, want, rtol=TOLERANCE[out], atol=TOLERANCE[out] * scale)
 
 
-def run_tiles(tiles, dims, a, out, misalign=0):
-    """Clears the words, which begin as garbage, and scans."""
-    return run_both(tiles, dims, a, out, misalign)[0]
+def run_tiles(tiles, dims, a, out, misalign=0, kept=None):
+    return emulator.run(tiles, dims, [a], [(tuple(dims), out)], misalign=misalign, kept=kept)[0]
 
 
-def run_both(tiles, dims, a, out, misalign=0):
-    """The scan, and the words after it."""
-    words = evaluate_size(tiles.words, {f"d{k}": n for k, n in enumerate(dims)})
-    (cleared,) = emulator.run(tiles.clear, [words], [], [((words,), np.uint64)])
-    assert not cleared.any()
-    return emulator.run(
-        tiles.scan, dims, [a], [(tuple(dims), out), ((words,), np.uint64)], misalign=misalign, initial={1: cleared}
-    )
+def kept_by(tiles, *dims_of_launches):
+    """Memory enough for what the kernel keeps, as it is before the first launch."""
+    (size,) = [size for name, size in (p for p in tiles.params if p[0] == "kept")]
+    sizes = [evaluate_size(size, {f"d{k}": n for k, n in enumerate(dims)}) for dims in dims_of_launches]
+    return np.zeros(max(sizes), np.uint8)
 
 
 @pytest.mark.parametrize("case", CASES, ids=_name)
@@ -225,21 +219,25 @@ def expected_columns(op, a, out, reverse, inclusive):
 def test_scan_by_tiles(case):
     op, dtype, out, reverse, inclusive, _ = case
     tiles = row_tiles(case)
-    for k, (rows, n) in enumerate([(1, 1), (3, 100), (2, 20_011), (1, 32_768)]):
+    shapes = [(1, 1), (3, 100), (2, 20_011), (1, 32_768)]
+    kept = kept_by(tiles, *shapes)  # what a launch leaves there means nothing to the next
+    for k, (rows, n) in enumerate(shapes):
         for misalign in (0, 1):
             a = to_scan(op, dtype, (rows, n + misalign), k).reshape(-1)[misalign * rows :].reshape(rows, n)
-            found = run_tiles(tiles, (rows, n), a, NUMPY[out], misalign)
+            found = run_tiles(tiles, (rows, n), a, NUMPY[out], misalign, kept)
             assert_scanned(found, expected(op, a, out, reverse, inclusive), op, out)
 
 
-@pytest.mark.parametrize("case", TILE_CASES, ids=_name)
+@pytest.mark.parametrize("case", COLUMN_TILE_CASES, ids=_name)
 def test_scan_of_columns_by_tiles(case):
     op, dtype, out, reverse, inclusive, _ = case
     for columns in (columns_of(dtype), tile_columns(dtype, 5)):
         tiles = column_tiles(case, columns)
-        for k, shape in enumerate([(1, 1, 1), (2, 5, 33), (1, 1300, columns + 3), (2, 3000, 5), (1, 4200, columns)]):
+        shapes = [(1, 1, 1), (2, 5, 33), (1, 1300, columns + 3), (2, 3000, 5), (1, 4200, columns)]
+        kept = kept_by(tiles, *shapes)
+        for k, shape in enumerate(shapes):
             a = to_scan(op, dtype, shape, k)
-            found = run_tiles(tiles, shape, a, NUMPY[out], k % 2)
+            found = run_tiles(tiles, shape, a, NUMPY[out], k % 2, kept)
             assert_scanned(found, expected_columns(op, a, out, reverse, inclusive), op, out)
 
 
@@ -252,7 +250,7 @@ def test_tiles_of_many_groups(op, dtype):
         a = to_scan(op, dtype, (1, n, 5), 3)
         found = run_tiles(tiles, a.shape, a, NUMPY[dtype])
         assert_scanned(found, expected_columns(op, a, dtype, reverse, inclusive), op, dtype)
-        tiles = generate_tiles(op, dtype, dtype, **flags, large=is_second)
+        tiles = generate_tiles(op, dtype, dtype, **flags, variant=TILE_VARIANTS[is_second])
         n = 600 * 256 * 8 * min(8, 16 // NUMPY[dtype].itemsize) + 999
         a = to_scan(op, dtype, (1, n), 4)
         found = run_tiles(tiles, a.shape, a, NUMPY[dtype])
@@ -261,17 +259,26 @@ def test_tiles_of_many_groups(op, dtype):
 
 def with_blocks(tiles, adders, grid, name):
     """The scan by so many blocks in all, and so many of them that add up groups for the others."""
-    kernel = tiles.scan
-    name = f"{kernel.name}_{name}"
-    source, n = re.subn(r" adders = [^;]*;", f" adders = {adders};", kernel.source.replace(kernel.name, name))
+    name = f"{tiles.name}_{name}"
+    source, n = re.subn(r" adders = [^;]*;", f" adders = {adders};", tiles.source.replace(tiles.name, name))
     assert n == 1
-    launch = dataclasses.replace(kernel.launch, grid=(grid, 1, 1))
-    return dataclasses.replace(tiles, scan=dataclasses.replace(kernel, name=name, source=source, launch=launch))
+    return dataclasses.replace(
+        tiles, name=name, source=source, launch=dataclasses.replace(tiles.launch, grid=(grid, 1, 1))
+    )
 
 
 def without_adder(tiles):
     """The scan with one block fewer, where one adds up groups for the others."""
-    return with_blocks(tiles, 0, ("sub", tiles.scan.launch.grid[0], 1), "alone")
+    return with_blocks(tiles, 0, ("sub", tiles.launch.grid[0], 1), "alone")
+
+
+def run_both(kernels, a, dtype):
+    """What each of two scans gives; they leave the same for their next launches."""
+    kept = [kept_by(tiles, a.shape) for tiles in kernels]
+    found = [run_tiles(tiles, a.shape, a, NUMPY[dtype], kept=k) for tiles, k in zip(kernels, kept, strict=True)]
+    assert kept[0].any()
+    np.testing.assert_array_equal(*kept)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -284,22 +291,16 @@ def test_groups_add_up_to_the_same_whoever_adds_them_up(monkeypatch, op, dtype, 
     # Two groups and some tiles of the third, or one and some of the second.
     n = (600 if rows == 1 else 260) * 1024 * (16 // NUMPY[dtype].itemsize)
     a = to_scan(op, dtype, (rows, n), 7)
-    (found, words), (alone, words_alone) = (
-        run_both(t, a.shape, a, NUMPY[dtype]) for t in (tiles, without_adder(tiles))
-    )
+    found, alone = run_both((tiles, without_adder(tiles)), a, dtype)
     np.testing.assert_array_equal(found.view(np.uint8), alone.view(np.uint8))
-    np.testing.assert_array_equal(words, words_alone)
 
 
 @pytest.mark.parametrize("op,dtype,outer", [("cumsum", "float32", 1), ("cumprod", "bfloat16", 2)])
 def test_groups_of_columns_add_up_to_the_same_whoever_adds_them_up(op, dtype, outer):
     tiles = generate_column_tiles(op, dtype, dtype, reverse=False, inclusive=True, columns=columns_of(dtype), few=True)
     a = to_scan(op, dtype, (outer, 320 * 32 * 2 + 999, columns_of(dtype)), 8)
-    (found, words), (alone, words_alone) = (
-        run_both(t, a.shape, a, NUMPY[dtype]) for t in (tiles, with_blocks(tiles, 0, 5, "alone"))
-    )
+    found, alone = run_both((tiles, with_blocks(tiles, 0, 5, "alone")), a, dtype)
     np.testing.assert_array_equal(found.view(np.uint8), alone.view(np.uint8))
-    np.testing.assert_array_equal(words, words_alone)
 
 
 def test_a_block_that_adds_up_does_not_wait_for_ever():
@@ -308,14 +309,28 @@ def test_a_block_that_adds_up_does_not_wait_for_ever():
     tiles = generate_tiles("cumsum", "float32", "float32", **flags)
     of_columns = generate_column_tiles("cumsum", "float32", "float32", **flags, columns=32, few=True)
     for t, shape in ((tiles, (1, 600 * 1024 * 4)), (of_columns, (1, 320 * 32 * 2, 32))):
-        _, words = run_both(with_blocks(t, 1, 1, "unaided"), shape, np.ones(shape, np.float32), np.float32)
-        assert not words.any()
+        kept = kept_by(t, shape)
+        run_tiles(with_blocks(t, 1, 1, "unaided"), shape, np.ones(shape, np.float32), np.float32, kept=kept)
+        assert kept.view(np.uint64)[0] == 1 and not kept[8:].any()  # a ticket was taken, nothing was published
+
+
+def test_launches_are_counted_without_end():
+    """No launch takes for its own what others have left, nor zeros, where its number begins anew."""
+    tiles = generate_tiles("cumsum", "int32", "int32", reverse=False, inclusive=True)
+    kept = kept_by(tiles, (3, 20_000))
+    launches = kept.view(np.uint32)[1:2]
+    launches[0] = 2**32 - 3
+    for after in (2**32 - 2, 0, 1):
+        a = samples("int32", (3, 20_000), after)
+        np.testing.assert_array_equal(run_tiles(tiles, a.shape, a, np.int32, kept=kept), np.cumsum(a, 1))
+        assert launches[0] == after and kept.view(np.uint32)[0] == 0
 
 
 def test_large_scans_of_arrays_take_each_variant():
     """Those of tests/test_reduce.py."""
     shapes = LARGE_SCANS.values()
-    assert {choose_variant("float32", *shape) for shape, axis in shapes if axis == 1} == {
+    rows = [shape for shape, axis in shapes if axis == 1]
+    assert {choose_variant(dtype, *shape) for shape in rows for dtype in ("float32", "bfloat16")} == {
         "warp",
         "block",
         "long",

@@ -589,6 +589,7 @@ def test_a_long_scan_is_by_many_blocks(plans: list[Plan]) -> None:
     a = normal(2, 40_000)
     for x, axis in ((a, 1), (a.reshape(2000, 40), 0)):
         mx.eval(mx.cumsum(x, axis=axis))
-        clear, scan = plans[-1].nodes
-        assert isinstance(clear, KernelNode) and isinstance(scan, KernelNode)
-        assert clear.writes[0] in scan.writes and plans[-1].edges == [(0, 1)]
+        (scan,) = plans[-1].nodes
+        assert isinstance(scan, KernelNode)
+        kept = [buffer for buffer in scan.writes if buffer.kind == "kept"]
+        assert len(kept) == 1 and plans[-1].table.value(kept[0].nbytes) > 128  # more than what tells launches apart

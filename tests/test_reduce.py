@@ -214,6 +214,7 @@ LARGE_SCANS = {"warps": ((9000, 800), 1), "blocks": ((1100, 1601), 1), "larger b
 LARGE_SCANS |= {"tiles": ((2, 40_001), 1), "threads down": ((3, 300_000), 0), "blocks down": ((700, 200), 0)}
 LARGE_SCANS |= {"tiles down": ((5000, 200), 0), "few tiles down": ((5000, 72), 0), "narrow tiles down": ((9000, 6), 0)}
 LARGE_SCANS |= {"groups of tiles": ((1, 3_000_000), 1), "groups of large tiles": ((1, 9_000_000), 1)}
+LARGE_SCANS |= {"groups of the largest tiles": ((1, 17_000_000), 1), "rows in turns": ((11, 1_000_000), 1)}
 LARGE_SCANS |= {"groups of tiles down": ((40_000, 150), 0), "groups of few tiles down": ((100_000, 32), 0)}
 
 
@@ -232,6 +233,20 @@ def test_scans_of_large_arrays(name):
                 expected -= ordered
             expected = np.flip(expected, axis) if reverse else expected
             np.testing.assert_array_equal(np.array(result.astype(mx.int32)), expected, err_msg=f"{scan} of {dtype}")
+
+
+def test_scans_of_one_size_after_another():
+    """What one leaves in memory for the next means nothing to it, whether it is larger or smaller."""
+    for axis in (0, 1):
+        for round_ in range(3):
+            for n in (50_000, 400_000, 300_000, 1_100_000, 70_000, 1_100_000):
+                shape = (n, 1) if axis == 0 else (2, n // 2)
+                ones = np.random.default_rng(round_ * n).integers(-3, 4, shape, np.int32)
+                found = np.array(mx.cumsum(mx.array(ones), axis=axis))
+                np.testing.assert_array_equal(found, np.cumsum(ones, axis))
+    columns = np.random.default_rng(1).integers(-3, 4, (30_000, 32), np.int32)
+    for n in (9_000, 30_000, 20_000, 30_000):
+        np.testing.assert_array_equal(np.array(mx.cumsum(mx.array(columns[:n]), axis=0)), np.cumsum(columns[:n], 0))
 
 
 def test_softmax():

@@ -24,6 +24,8 @@ Size = Union[int, str, tuple[str, "Size", "Size"]]
 #   ("table", rows, columns)  one parameter of rows x columns 8-byte words, column after column; a column is ("first",),
 #                         long long: the row's first block, or any of the above, of a row's own arrays and sizes
 #   ("counters", n)       n 32-bit words that are zero before the kernel and are left at zero, this kernel's own
+#   ("kept", bytes)       memory of that many bytes (a Size), this kernel's own, 256-byte aligned: as the launch before
+#                         left it, or all zeros at first and when it has to be larger than ever before
 #   ("words", n)          a struct of n 8-byte words: of the kernel that writes arguments (from_memory.py) only
 Param = tuple[Any, ...]
 
@@ -39,12 +41,14 @@ _SIGNATURE = "KERNEL_PARAMETERS"
 
 @dataclass(frozen=True)
 class Launch:
-    """Threads of a block, blocks of the grid, bytes of dynamic shared memory, and blocks of a cluster, along y."""
+    """Threads of a block, blocks of the grid, bytes of dynamic shared memory, and blocks of a cluster, along y; whether
+    blocks wait for those of lower numbers, which have to begin before them."""
 
     block: tuple[int, int, int]
     grid: tuple[Size, Size, Size]
     shared: Size = 0
     cluster: int = 1
+    in_order: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from .ops import DTYPES, INEXACT, INTEGERS, ITEMSIZE, compute, storage
 from .target import target
 
 Variant = Literal["short", "warp", "block", "long"]
-TileVariant = Literal["tiles", "large_tiles"]
+TileVariant = Literal["tiles", "large_tiles", "largest_tiles"]
+TILE_VARIANTS: tuple[TileVariant, ...] = ("tiles", "large_tiles", "largest_tiles")
 ColumnVariant = Literal["thread", "block"]
 ColumnTileVariant = Literal["tiles", "tiles_of_few_columns"]
 
@@ -30,10 +31,13 @@ _LONG_PACKS = 4096  # of a row, up to which one block of it is faster than tiles
 _BLOCK_PACKS = 8192  # of a block's columns, likewise
 _WARP_PACKS = 384  # of a row, up to which a warp is faster than a block where rows are enough to fill the GPU
 _LARGE_PACKS = (1 << 15, 1 << 21)  # of a row, and in all, from which large tiles of rows are faster
-_ADDERS, _ROWS_OF_ADDER = 4, 8  # blocks at most that add up groups of tiles, and the rows that are enough for one
+_FEW_ROWS = 2  # up to which most tiles wait for all before them, and larger ones wait less
+_ADDERS = 4  # blocks at most that add up groups of tiles of rows
+_BAND = 4  # rows whose tiles take turns: memory gives less of more at a time, and of one alone most tiles wait
 _COLUMN_GROUP = 32  # tiles of columns of a group
 _FEW_STRIPS = 4  # of a block's columns, up to which most tiles wait for all before them
 _ACROSS = 8  # packs of a block's columns
+_COUNTER_WORDS = 16  # kCounterWords of scan_tiles.cuh
 _CLASSES = {"cumsum": "Sum", "cumprod": "Prod", "cummax": "Max", "cummin": "Min", "logcumsumexp": "LogSumExp"}
 OPS = tuple(_CLASSES)
 
@@ -45,21 +49,6 @@ class Shape:
     threads: int
     packs: int
     together: int
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """A scan by many blocks for each row, in two kernels: `clear` must have run before `scan` begins.
-
-    Attributes:
-        clear: sets its output 0 to zeros. Its dim 0: the `words`.
-        scan: its dims and operand are those of the scan by one kernel; its outputs: the result, and what was cleared.
-        words: of 8 bytes, in which the blocks tell one another their totals: a Size of the dims of `scan`.
-    """
-
-    clear: KernelSource
-    scan: KernelSource
-    words: Size
 
 
 def choose_variant(dtype: str, rows: int, n: int) -> Variant | TileVariant:
@@ -77,7 +66,9 @@ def choose_variant(dtype: str, rows: int, n: int) -> Variant | TileVariant:
     if n <= _LONG_PACKS * _width(dtype):
         return "long"
     of_row, in_all = (packs * _width(dtype) for packs in _LARGE_PACKS)
-    return "large_tiles" if n >= of_row and rows * n >= in_all else "tiles"
+    if n < of_row or rows * n < in_all:
+        return "tiles"
+    return "largest_tiles" if rows <= _FEW_ROWS else "large_tiles"
 
 
 def generate(op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool, variant: Variant) -> KernelSource:
@@ -148,47 +139,48 @@ def _by_warps(dtype: str) -> tuple[Size, list[str]]:
 
 
 def generate_tiles(
-    op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool, large: bool = False
-) -> Tiles:
+    op: str, dtype: str, out_dtype: str, *, reverse: bool, inclusive: bool, variant: TileVariant = "tiles"
+) -> KernelSource:
     """The scan of `generate` by blocks that take tiles of rows, one after the other, until there are none.
 
     Other arguments and errors are those of `generate`. Model: it reads and writes its elements once. A block waits for
     the totals of the tiles before its own in a group, and for the state at the end of the group before, and by then it
-    has published the total of its next tile. Of long rows some blocks do nothing but add up groups. What counts is how
-    many bytes are in registers, and that few threads meet. On an H200 64 rows of a million float32 run at 0.89 of a
-    copy's rate, one row of 64 million at 0.93, where CUB's scan, whose sums depend on timing, runs at 0.74.
+    has published the total of its next tile. Where, is memory that it keeps: what a launch publishes has its number, so
+    nothing has to be cleared before. Of long rows some blocks do nothing but add up groups. What counts is how many
+    bytes are in registers, and that few threads meet. On an H200 64 rows of a million float32 run at 0.94 of a copy's
+    rate, one row of 64 million at 0.92, where CUB's scan, whose sums depend on timing, runs at 0.74.
 
     Args:
-        large: whether tiles are large, which is faster for long rows.
+        variant: from `choose_variant`; larger tiles are faster for longer rows.
 
-    >>> tiles = generate_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True)
+    >>> kernel = generate_tiles("cumsum", "float32", "float32", reverse=False, inclusive=True)
     >>> from backend_cuda.kernels import evaluate_size
-    >>> evaluate_size(tiles.scan.launch.grid[0], {"d0": 1, "d1": 1_500_000})  # tiles of 4096 elements, and a block more
+    >>> evaluate_size(kernel.launch.grid[0], {"d0": 1, "d1": 1_500_000})  # tiles of 4096 elements, and a block more
     368
     """
     element, first = _check(op, dtype, out_dtype)
-    shape = _row_shape(op, dtype, element, large)
+    shape = _row_shape(op, dtype, element, variant)
     tile, group = shape.threads * shape.packs * _width(dtype), shape.threads
     # The packs of a row lie on boundaries of memory, so the first may begin before it.
     tiles: Size = ("cdiv", ("add", "d1", _width(dtype) - 1), tile)
     slots: Size = ("add", tiles, ("cdiv", tiles, group))
     # None, if a row has one group.
-    adders: Size = ("min", ("min", _ADDERS, ("cdiv", "d0", _ROWS_OF_ADDER)), ("div", ("sub", tiles, 1), group))
-    types = f"Op, {storage(element)}, {shape.threads}, {shape.packs}"
+    warps = shape.threads // 32
+    adders: Size = ("mul", ("min", _ADDERS, ("cdiv", "d0", warps)), ("min", 1, ("div", ("sub", tiles, 1), group)))
+    types = f"Op, {storage(element)}, {shape.threads}, {shape.packs}, {_BAND}"
     body = [
         _using(op, element),
         f"const i64 tiles = ceil_div(d1 + {_width(dtype) - 1}, {tile});",
-        f"const i64 most = min_i64({_ADDERS}, ceil_div(d0, {_ROWS_OF_ADDER}));",
-        f"const int adders = int(min_i64(most, (tiles - 1) / {group}));",
+        f"const u32 adders = tiles > {group} ? u32(min_i64({_ADDERS}, ceil_div(d0, {warps}))) : 0;",
         f"scan_tiles_of_rows<{types}, {_text(reverse)}, {_text(inclusive)}>",
-        f"    (p0, q0, d0, d1, tiles, q1, counter, adders, {first});",
+        f"    (p0, q0, d0, d1, tiles, kept, adders, {first});",
     ]
     # A shape of 1 leaves registers to the compiler, and four blocks at most find room.
     together = shape.together if shape.together > 1 else 4
     blocks = _places(("add", ("mul", "d0", tiles), adders), together, _ADDERS)
-    label = _label(op, dtype, reverse, inclusive, "large_tiles" if large else "tiles")
-    scan = _define_tiles(label, "scan_row_tiles.cuh", _tile_params(2, dtype, out_dtype), body, blocks, shape)
-    return Tiles(_clear(), scan, ("mul", ("mul", "d0", slots), _state_words(op, element)))
+    label = _label(op, dtype, reverse, inclusive, variant)
+    params = _tile_params(2, dtype, out_dtype, ("mul", ("mul", "d0", slots), _state_words(op, element)))
+    return _define_tiles(label, "scan_row_tiles.cuh", params, body, blocks, shape)
 
 
 def _places(blocks: Size, together: int, most_adders: int) -> Size:
@@ -196,27 +188,32 @@ def _places(blocks: Size, together: int, most_adders: int) -> Size:
     return ("min", blocks, max(together * target.multiprocessors, most_adders + 1))
 
 
-def _define_tiles(label: str, header: str, params: Params, body: list[str], blocks: Size, shape: Shape) -> KernelSource:
-    launch = Launch((shape.threads, 1, 1), (blocks, 1, 1))
+def _define_tiles(
+    label: str, header: str, params: Params, body: list[str], blocks: Size, shape: Shape, in_order: bool = False
+) -> KernelSource:
+    launch = Launch((shape.threads, 1, 1), (blocks, 1, 1), in_order=in_order)
     return define(label, header, params, body, launch, together=shape.together)
 
 
-def _row_shape(op: str, dtype: str, element: str, large: bool) -> Shape:
+def _row_shape(op: str, dtype: str, element: str, variant: TileVariant) -> Shape:
     """Of tiles of rows. Several words of state take registers, and those of a logsumexp take time to add up."""
     words = _state_words(op, element)
     if op == "logcumsumexp":
         return Shape(128, 4, 6 if words == 2 else 1)
-    if not large:
+    if variant == "tiles":
         return Shape(256, 4, 4 if words == 1 else 1)
-    if words == 1:
-        return Shape(128, 16, 4) if ITEMSIZE[dtype] == 1 else Shape(128, 14, 3)
-    return Shape(128, 10, 3)
+    if words == 2:
+        return Shape(128, 10, 3)
+    if ITEMSIZE[dtype] == 1:
+        return Shape(128, 16, 4)
+    return Shape(128, 10, 4) if variant == "large_tiles" else Shape(128, 14, 3)
 
 
-def _column_shape(op: str, element: str, few: bool) -> Shape:
-    """Of tiles of columns."""
+def _column_shape(op: str, dtype: str, element: str, few: bool) -> Shape:
+    """Of tiles of columns. Where a thread has two, of eight columns, there are registers for fewer rows."""
     together = 2 if _state_words(op, element) == 1 else 1
-    return Shape(256, 10 if few else 16, together)
+    packs_of_two = 9 if ITEMSIZE[dtype] == 2 else 10
+    return Shape(256, packs_of_two if few else 16, together)
 
 
 def columns_of(dtype: str) -> int:
@@ -306,7 +303,7 @@ def generate_column_tiles(
     inclusive: bool,
     columns: int,
     few: bool = False,
-) -> Tiles:
+) -> KernelSource:
     """The scan of `generate_columns` by tiles of some rows of some columns, as many as `tile_columns` says.
 
     Other arguments and errors are the same. Model: it reads and writes its elements once; a tile waits for the totals
@@ -317,13 +314,13 @@ def generate_column_tiles(
             those of `generate_tiles`.
 
     >>> flags = {"reverse": False, "inclusive": True}
-    >>> generate_column_tiles("cumsum", "float32", "float32", **flags, columns=32).scan.launch.grid
+    >>> generate_column_tiles("cumsum", "float32", "float32", **flags, columns=32).launch.grid
     (('mul', ('mul', 'd0', ('cdiv', 'd2', 32)), ('cdiv', 'd1', 512)), 1, 1)
     """
     element, first = _check(op, dtype, out_dtype)
     if columns != tile_columns(dtype, columns):
         raise ValueError(f"a tile of {dtype} cannot have {columns} columns")
-    shape = _column_shape(op, element, few)
+    shape = _column_shape(op, dtype, element, few)
     rows = shape.threads * _width(dtype) // columns * shape.packs
     group = max(_COLUMN_GROUP, shape.threads // columns)
     strips: Size = ("mul", "d0", ("cdiv", "d2", columns))
@@ -332,7 +329,7 @@ def generate_column_tiles(
     words = columns * _state_words(op, element)
     types = f"Op, {storage(element)}, {shape.threads}, {columns // _width(dtype)}, {shape.packs}, {group}"
     types += f", {_text(reverse)}, {_text(inclusive)}"
-    arguments = "p0, q0, d0, d1, d2, q1, counter"
+    arguments = "p0, q0, d0, d1, d2, kept"
     body = [_using(op, element)]
     blocks: Size = ("mul", strips, tiles)
     if few:
@@ -341,25 +338,14 @@ def generate_column_tiles(
         blocks = _places(("add", blocks, adders), 2, _FEW_STRIPS)
         body += [
             f"const i64 strips = min_i64({_FEW_STRIPS}, d0 * ceil_div(d2, {columns}));",
-            f"const int adders = ceil_div(d1, {rows}) > {group} ? int(strips) : 0;",
+            f"const u32 adders = ceil_div(d1, {rows}) > {group} ? u32(strips) : 0;",
             f"scan_tiles_of_few_columns<{types}>({arguments}, adders, {first});",
         ]
     else:
         body.append(f"scan_tiles_of_columns<{types}>({arguments}, {first});")
     label = _label(op, dtype, reverse, inclusive, f"columns_tiles{'_of_few' * few}_{columns}")
-    scan = _define_tiles(label, "scan_column_tiles.cuh", _tile_params(3, dtype, out_dtype), body, blocks, shape)
-    return Tiles(_clear(), scan, ("mul", ("mul", strips, slots), words))
-
-
-def _clear() -> KernelSource:
-    params = Params()
-    params.dims(1)
-    params.add(("out", 0), "u64* __restrict__ q0")
-    body = [
-        f"const i64 i = i64(blockIdx.x) * {_THREADS} + threadIdx.x;",
-        "if (i < d0) q0[i] = 0;",
-    ]
-    return define("scan_clear", "prelude.cuh", params, body, Launch((_THREADS, 1, 1), (("cdiv", "d0", _THREADS), 1, 1)))
+    params = _tile_params(3, dtype, out_dtype, ("mul", ("mul", strips, slots), words))
+    return _define_tiles(label, "scan_column_tiles.cuh", params, body, blocks, shape, in_order=not few)
 
 
 def _using(op: str, element: str) -> str:
@@ -407,10 +393,10 @@ def _params(n_dims: int, dtype: str, out_dtype: str) -> Params:
     return params
 
 
-def _tile_params(n_dims: int, dtype: str, out_dtype: str) -> Params:
+def _tile_params(n_dims: int, dtype: str, out_dtype: str, words: Size) -> Params:
+    """With memory for a counter and for `words` of 8 bytes, in which blocks tell one another their totals."""
     params = _params(n_dims, dtype, out_dtype)
-    params.add(("out", 1), "u64* q1")
-    params.add(("counters", 1), "u32* counter")
+    params.add(("kept", ("mul", 8, ("add", _COUNTER_WORDS, words))), "u64* kept")
     return params
 
 
@@ -431,13 +417,10 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
     makers: list[Callable[..., KernelSource]] = [
         *(functools.partial(generate, variant=v) for v in ("short", "warp", "block", "long")),
         *(functools.partial(generate_columns, variant=v) for v in ("thread", "block")),
+        *(functools.partial(generate_tiles, variant=v) for v in TILE_VARIANTS),
         *(
-            lambda *args, large=large, **flags: generate_tiles(*args, **flags, large=large).scan
-            for large in (False, True)
-        ),
-        *(
-            lambda op, dtype, out, few=few, **flags: (
-                generate_column_tiles(op, dtype, out, **flags, columns=columns_of(dtype), few=few).scan
+            lambda op, dtype, out, few=few, **flags: generate_column_tiles(
+                op, dtype, out, **flags, columns=columns_of(dtype), few=few
             )
             for few in (False, True)
         ),
@@ -449,4 +432,3 @@ def catalogue(full: bool) -> Iterator[KernelSource]:
                 out = "int32" if op == "cumsum" and dtype == "bool" else dtype
                 for reverse, inclusive in flags if full and i % 4 == 0 else [flags[(k + m + i) % 4]]:
                     yield make(op, dtype, out, reverse=reverse, inclusive=inclusive)
-    yield _clear()

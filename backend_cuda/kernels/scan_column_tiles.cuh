@@ -2,17 +2,6 @@
 #pragma once
 #include "scan_tiles.cuh"
 
-// The next number of `count` for the whole block; the last one leaves the counter at zero.
-DEVICE u32 take_ticket_of_block(u32* counter, u32 count) {
-    __shared__ u32 ticket;
-    if (threadIdx.x == 0) {
-        ticket = atomicAdd(counter, 1u);
-        if (ticket == count - 1) *counter = 0;
-    }
-    __syncthreads();
-    return ticket;
-}
-
 // Of the totals of a group of tiles of columns, each thread has some of one column.
 template <class State, int kThreads, int kColumns, int kGroup>
 struct GroupOfColumns {
@@ -52,7 +41,7 @@ struct GroupOfColumns {
 // published, which takes longer than a group's tiles do where there are few columns. As in publish_ends, nothing
 // depends on it, and it does not look for ever.
 template <class Op, int kThreads, int kColumns, int kGroup>
-DEVICE void publish_ends_of_columns(i64 tiles, u64* slots, typename Op::State empty) {
+DEVICE void publish_ends_of_columns(i64 tiles, u64* slots, u32 launch, typename Op::State empty) {
     using State = typename Op::State;
     using Group = GroupOfColumns<State, kThreads, kColumns, kGroup>;
     constexpr int kMaxLooks = 1 << 14;
@@ -63,7 +52,7 @@ DEVICE void publish_ends_of_columns(i64 tiles, u64* slots, typename Op::State em
     if (threadIdx.x < 2) gives_up[threadIdx.x] = false;
     __syncthreads();
     State end = empty;  // of the first readers
-    Published<State, Group::kEach> now, ahead;
+    Published<State, Group::kEach> now(launch), ahead(launch);
     of.expect(ahead, kGroup);
     of.look(ahead, slots, 0);
     for (i64 group = 0; group < groups; ++group) {
@@ -82,7 +71,7 @@ DEVICE void publish_ends_of_columns(i64 tiles, u64* slots, typename Op::State em
 #pragma unroll
         for (int k = 0; k < Group::kReaders; ++k) Op::merge(sum, parts[k][of.column]);
         Op::merge(end, sum);
-        publish(Group::end(slots, tiles, group) + of.column * Group::kWords, end);
+        publish(Group::end(slots, tiles, group) + of.column * Group::kWords, end, launch);
     }
 }
 
@@ -119,20 +108,24 @@ struct TilesOfColumns {
     O* q;
     i64 outers, n, inner, across, tiles;
     u64* slots;
+    u32 launch;
     State empty;
 
-    DEVICE TilesOfColumns(const T* from, O* to, i64 outer_size, i64 rows, i64 inner_size, u64* first_slot, State first)
+    DEVICE TilesOfColumns(const T* from, O* to, i64 outer_size, i64 rows, i64 inner_size, u64* first_slot,
+                          u32 of_launch, State first)
         : p(from),
           q(to),
           outers(outer_size),
           n(rows),
           inner(inner_size),
           across(ceil_div(inner, kColumns)),
-          tiles(ceil_div(n, kDown * kRows)),
+          tiles(tiles_of(n)),
           slots(first_slot),
+          launch(of_launch),
           empty(first) {}
 
-    DEVICE i64 strips() const { return outers * across; }
+    static DEVICE i64 strips(i64 outers, i64 inner) { return outers * ceil_div(inner, kColumns); }
+    static DEVICE i64 tiles_of(i64 n) { return ceil_div(n, kDown * kRows); }
     DEVICE u64* slots_of(i64 strip) const {
         return slots + strip * (tiles + ceil_div(tiles, kGroup)) * Group::kTileWords;
     }
@@ -152,6 +145,10 @@ struct TilesOfColumns {
     DEVICE i64 own_row(const Place& at) const { return (at.tile * kDown + threadIdx.x / kAcross) * kRows; }
 
     DEVICE void load(const Place& at, Tile& tile) const {
+        if (threadIdx.x * kLineWords < Group::kTileWords) {
+            keep_near(at.slots + at.tile * Group::kTileWords + threadIdx.x * kLineWords);
+            keep_near(Group::end(at.slots, tiles, at.tile / kGroup) + threadIdx.x * kLineWords);
+        }
         if (at.is_whole) {
             columns<true>(at).load(tile.x, own_row(at));
         } else {
@@ -175,7 +172,7 @@ struct TilesOfColumns {
             State total = Op::identity();
 #pragma unroll
             for (int w = 0; w < kWarps; ++w) Op::merge(total, memory[w][of.column]);
-            publish(at.slots + at.tile * Group::kTileWords + of.column * Group::kWords, total);
+            publish(at.slots + at.tile * Group::kTileWords + of.column * Group::kWords, total, launch);
         }
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) {
@@ -196,7 +193,7 @@ struct TilesOfColumns {
         const i64 group = at.tile / kGroup;
         const int in_group = int(at.tile % kGroup);
         const bool is_last = in_group == kGroup - 1, needs_end = of.is_first_reader() && group > 0;
-        Published<State, Group::kEach + 1> found;
+        Published<State, Group::kEach + 1> found(launch);
         of.expect(found, in_group);
         found.expect(Group::kEach, needs_end);
         do {
@@ -214,10 +211,11 @@ struct TilesOfColumns {
             }
             if (is_last) {  // to the last bit as publish_ends_of_columns has it
                 State part = parts[Group::kReaders - 1][of.column];
-                Op::merge(part, await_state<State>(at.slots + at.tile * Group::kTileWords + of.column * Group::kWords));
+                const u64* const own = at.slots + at.tile * Group::kTileWords + of.column * Group::kWords;
+                Op::merge(part, await_state<State>(own, launch));
                 Op::merge(last, part);
                 Op::merge(end, last);
-                publish(Group::end(at.slots, tiles, group) + of.column * Group::kWords, end);
+                publish(Group::end(at.slots, tiles, group) + of.column * Group::kWords, end, launch);
             }
             Op::merge(start, sum);
             parts[0][of.column] = start;
@@ -240,31 +238,47 @@ struct TilesOfColumns {
     }
 };
 
-// The scan of the middle axis of p, (outers, n, inner), by a block for each tile.
+// The scan of the middle axis of p, (outers, n, inner), by a block for each tile. A block waits for those of lower
+// numbers. These begin first, which CUB's scans rely on, too: if tickets chose the tiles, 16-bit floats would take 7%
+// longer. So tickets only tell which launch this is. `kept` is for tickets and slots.
 template <class Op, class E, int kThreads, int kAcross, int kRows, int kGroup, bool kReverse, bool kInclusive, class T,
           class O>
-DEVICE void scan_tiles_of_columns(const T* p, O* q, i64 outers, i64 n, i64 inner, u64* slots, u32* counter,
-                                  typename Op::State empty) {
+DEVICE void scan_tiles_of_columns(const T* p, O* q, i64 outers, i64 n, i64 inner, u64* kept, typename Op::State empty) {
     using Tiles = TilesOfColumns<Op, E, kThreads, kAcross, kRows, kGroup, kReverse, kInclusive, T, O>;
-    const Tiles all(p, q, outers, n, inner, slots, empty);
+    const Tickets tickets{kept, gridDim.x};
+    __shared__ u32 launch;
+    u64 answer = 0;  // of thread 0
+    if (threadIdx.x == 0) answer = tickets.ask();
+    Tiles all(p, q, outers, n, inner, kept + kCounterWords, 0, empty);
     __shared__ typename Tiles::Memory memory;
-    const typename Tiles::Place at = all.place(take_ticket_of_block(counter, gridDim.x));
+    const typename Tiles::Place at = all.place(blockIdx.x);
     typename Tiles::Tile tile;
     all.load(at, tile);
+    if (threadIdx.x == 0) {
+        tickets.number_of(answer);
+        launch = Tickets::launch_of(answer);
+    }
+    __syncthreads();
+    all.launch = launch;
     all.sum(at, tile, memory);
     all.store(at, tile, all.await_start(at));
 }
 // The same where columns are few, so that most tiles wait for all others: by blocks that have two at a time, and by the
-// first `adders` blocks, each of which adds up the groups of a strip of columns.
+// first `adders` blocks that begin, each of which adds up the groups of a strip of columns.
 template <class Op, class E, int kThreads, int kAcross, int kRows, int kGroup, bool kReverse, bool kInclusive, class T,
           class O>
-DEVICE void scan_tiles_of_few_columns(const T* p, O* q, i64 outers, i64 n, i64 inner, u64* slots, u32* counter,
-                                      int adders, typename Op::State empty) {
+DEVICE void scan_tiles_of_few_columns(const T* p, O* q, i64 outers, i64 n, i64 inner, u64* kept, u32 adders,
+                                      typename Op::State empty) {
     using Tiles = TilesOfColumns<Op, E, kThreads, kAcross, kRows, kGroup, kReverse, kInclusive, T, O>;
-    const Tiles all(p, q, outers, n, inner, slots, empty);
-    if (int(blockIdx.x) < adders) {
-        publish_ends_of_columns<Op, kThreads, Tiles::kColumns, kGroup>(all.tiles, all.slots_of(blockIdx.x), empty);
+    const i64 tiles = Tiles::strips(outers, inner) * Tiles::tiles_of(n);
+    const Tickets tickets{kept, u32(tiles) + gridDim.x};
+    const u64 answer = tickets.take();
+    const u32 number = u32(answer);
+    const Tiles all(p, q, outers, n, inner, kept + kCounterWords, Tickets::launch_of(answer), empty);
+    if (number < adders) {
+        publish_ends_of_columns<Op, kThreads, Tiles::kColumns, kGroup>(all.tiles, all.slots_of(number), all.launch,
+                                                                       empty);
     } else {
-        scan_two_at_a_time(all, u32(all.strips() * all.tiles), counter, gridDim.x - adders);
+        scan_two_at_a_time(all, tickets, number, adders);
     }
 }

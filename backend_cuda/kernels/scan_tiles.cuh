@@ -7,20 +7,48 @@
 #pragma once
 #include "scan.cuh"
 
-// The next number of a counter. Nothing waits for it until it is used; of an atomicAdd the compiler makes one for all
-// lanes that come to it, and code that waits for the result, to give each lane its own.
-DEVICE u32 ask_for_number(u32* counter) {
+// The numbers that the blocks of a launch take, one after the other: those below `total`. The counter's upper half
+// counts launches, the lower one numbers. It begins with zeros, and whoever takes the last number sets it for the next
+// launch. What is kept from launch to launch begins with it; slots are behind it, in another line of memory.
+constexpr int kLineWords = 16, kCounterWords = kLineWords;
+struct Tickets {
+    u64* counter;
+    u32 total;
+    // Nothing waits for the answer until it is used; of an atomicAdd the compiler makes one for all lanes that come to
+    // it, and code that waits for the result, to give each lane its own.
+    DEVICE u64 ask() const {
 #ifdef __CUDACC__
-    u32 before;
-    asm volatile("atom.add.relaxed.gpu.global.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(1) : "memory");
-    return before;
+        u64 before;
+        asm volatile("atom.add.relaxed.gpu.global.u64 %0, [%1], %2;"
+                     : "=l"(before)
+                     : "l"(counter), "l"(1ull)
+                     : "memory");
+        return before;
 #else
-    return atomicAdd(counter, 1u);
+        return atomicAdd(counter, 1ull);
 #endif
-}
+    }
+    // Of each answer, once.
+    DEVICE u32 number_of(u64 answer) const {
+        if (u32(answer) == total - 1) *counter = u64(launch_of(answer) % ~0u) << 32;
+        return u32(answer);
+    }
+    // What marks all that this launch publishes. Never 0.
+    static DEVICE u32 launch_of(u64 answer) { return u32(answer >> 32) + 1; }
+    // For the whole block.
+    DEVICE u64 take() const {
+        __shared__ u64 answer;
+        if (threadIdx.x == 0) {
+            answer = ask();
+            number_of(answer);
+        }
+        __syncthreads();
+        return answer;
+    }
+};
 
-// A published state is a word of 8 bytes for each of its words of 4: that word, and a 1 that says that it is there.
-// Each is written at once, so nothing needs to be fenced.
+// A published state is a word of 8 bytes for each of its words of 4: that word, and the launch's mark, by which it is
+// told from what earlier launches have left there. Each is written at once, so nothing needs to be fenced.
 template <class State>
 constexpr int kSlotWords = sizeof(State) / 4;
 
@@ -41,37 +69,39 @@ DEVICE u64 load_relaxed(const u64* p) {
 #endif
 }
 template <class State>
-DEVICE void publish(u64* slot, State state) {
+DEVICE void publish(u64* slot, State state, u32 launch) {
     u32 words[kSlotWords<State>];
     memcpy(words, &state, sizeof(State));
 #pragma unroll
-    for (int i = 0; i < kSlotWords<State>; ++i) store_relaxed(slot + i, u64(words[i]) | 1ull << 32);
+    for (int i = 0; i < kSlotWords<State>; ++i) store_relaxed(slot + i, u64(words[i]) | u64(launch) << 32);
 }
 // kCount states that may have been published, of which one looks at those that were not yet there.
 template <class State, int kCount>
 struct Published {
     static constexpr int kWords = kSlotWords<State>;
+    u32 launch;
     u64 raw[kCount][kWords];
 
+    DEVICE explicit Published(u32 of_launch) : launch(of_launch) {}
     // Before the first look at state k. One that is not wanted counts as there.
     DEVICE void expect(int k, bool wanted) {
 #pragma unroll
-        for (int i = 0; i < kWords; ++i) raw[k][i] = wanted ? 0 : 1ull << 32;
+        for (int i = 0; i < kWords; ++i) raw[k][i] = wanted ? 0 : u64(launch) << 32;
     }
     DEVICE void look(int k, const u64* slot) {
 #pragma unroll
         for (int i = 0; i < kWords; ++i) {
-            if (raw[k][i] >> 32 == 0) raw[k][i] = load_relaxed(slot + i);
+            if (u32(raw[k][i] >> 32) != launch) raw[k][i] = load_relaxed(slot + i);
         }
     }
     DEVICE bool are_there() const {
-        u64 all = ~0ull;
+        u32 missing = 0;
 #pragma unroll
         for (int k = 0; k < kCount; ++k) {
 #pragma unroll
-            for (int i = 0; i < kWords; ++i) all &= raw[k][i];
+            for (int i = 0; i < kWords; ++i) missing |= u32(raw[k][i] >> 32) ^ launch;
         }
-        return all >> 32 != 0;
+        return missing == 0;
     }
     DEVICE State operator[](int k) const {
         u32 words[kWords];
@@ -83,42 +113,51 @@ struct Published {
     }
 };
 
+// Has a line of slots fetched before something is published there, so that who looks for it does not wait for memory.
+DEVICE void keep_near(const u64* slot) {
+#ifdef __CUDACC__
+    asm volatile("prefetch.global.L2::evict_last [%0];" ::"l"(slot));
+#endif
+}
+// Between two looks: what is asked for without a pause comes later, for all.
+DEVICE void wait_a_little() {
+#ifdef __CUDACC__
+    __nanosleep(20);
+#endif
+}
 template <class State>
-DEVICE State await_state(const u64* slot) {
-    Published<State, 1> state;
+DEVICE State await_state(const u64* slot, u32 launch) {
+    Published<State, 1> state(launch);
     state.expect(0, true);
     do state.look(0, slot);
     while (!state.are_there());
     return state[0];
 }
 
-// What each of `blocks` blocks does that scan tiles, `count` in all. A block has two tiles at a time: it publishes the
-// total of the next one before it waits for the tiles before the first, so that few wait, and loads are always on their
-// way.
+// Scans tile number `first` and, until there are none, those whose numbers the block takes; `before` numbers are before
+// those of tiles. A block has two tiles at a time: it publishes the total of the next one before it waits for the tiles
+// before the first, so that few wait, and loads are always on their way.
 template <class Tiles>
-DEVICE void scan_two_at_a_time(const Tiles& all, u32 count, u32* counter, u32 blocks) {
+DEVICE void scan_two_at_a_time(const Tiles& all, const Tickets& tickets, u32 first, u32 before) {
     // Aligned, or a load of 16 bytes of it would begin in another array.
     alignas(16) __shared__ typename Tiles::Memory memory;
     // Of the tile that is stored, of the one that is loaded, and of the one after these.
     __shared__ typename Tiles::Place places[3];
-    u32 ticket = 0;  // of thread 0
-    auto take = [&] {
-        if (threadIdx.x == 0) ticket = ask_for_number(counter);
+    u64 answer = 0;  // of thread 0
+    auto ask = [&] {
+        if (threadIdx.x == 0) answer = tickets.ask();
     };
     auto put_place = [&](int at) {
-        if (threadIdx.x != 0) return;
-        if (ticket == count + blocks - 1) *counter = 0;
-        places[at] = all.place(ticket);
+        if (threadIdx.x == 0) places[at] = all.place(tickets.number_of(answer) - before);
     };
-    take();
-    put_place(0);
+    if (threadIdx.x == 0) places[0] = all.place(first - before);
     __syncthreads();
     typename Tiles::Tile here, next;
     bool has_one = false;
     for (int last = 2, turn = 0, after = 1;;) {
         const bool is_there = places[turn].tile < all.tiles;
         if (is_there) {
-            take();
+            ask();
             all.load(places[turn], next);
             all.sum(places[turn], next, memory);
             put_place(after);

@@ -402,11 +402,9 @@ class Builder:
                     buffer = Buffer("arena", self.size(param[1], env))
                     extra.append(buffer)
                     arguments.append(("ptr", buffer, self.lift(0)))
-                case "counters":
-                    count = param[1]
-                    if not isinstance(count, int):
-                        raise AssertionError("counters are a fixed number")
-                    buffer = Buffer("constant", self.lift(4 * count), content=bytes(4 * count))
+                case "counters" | "kept":
+                    size = 4 * param[1] if param[0] == "counters" else param[1]
+                    buffer = Buffer("kept", self.size(size, env))
                     extra.append(buffer)
                     arguments.append(("ptr", buffer, self.lift(0)))
                 case other:

@@ -29,12 +29,12 @@ ARGUMENTS_IN_MEMORY = os.environ.get("MLXLITE_ARGUMENTS_IN_MEMORY", "1") != "0"
 
 @dataclass(eq=False)
 class Buffer:
-    """A block of memory. An "arena" buffer lives for one launch and shares its slot with others over time."""
+    """A block of memory. An "arena" buffer lives for one launch and shares its slot with others over time; a "kept" one
+    begins with zeros and lives as long as the plan."""
 
-    kind: Literal["leaf", "arena", "output", "constant"]
+    kind: Literal["leaf", "arena", "output", "kept"]
     nbytes: Sym
     leaf: int = -1
-    content: bytes = b""
     slot: int = -1  # of the arena
 
 
@@ -171,10 +171,8 @@ def assemble(
                     buffers.append(("arena", reg(slot.nbytes)))
                     if slot.output is not None:
                         buffers[numbers[key]] += (number(slot.output),)
-                case "output":
-                    buffers.append(("output", reg(buffer.nbytes)))
-                case "constant":
-                    buffers.append(("constant", buffer.content))
+                case "output" | "kept":
+                    buffers.append((buffer.kind, reg(buffer.nbytes)))
         return numbers[key]
 
     def place(view: View) -> tuple[int, int]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 
 from ..kernels import scan as kernels
 from ..kernels.kernel import KernelSource
 from .analysis import Analysis, Dims, dim_rule
 from .builder import Builder, Operand, lowers
 from .rows import read_rows, result_rows
-from .sym import Sym
 
 
 @dim_rule(*kernels.OPS)
@@ -34,28 +32,18 @@ def _columns_kernel(
 
 
 @functools.lru_cache(maxsize=512)
-def _tiles(op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool, large: bool) -> kernels.Tiles:
-    flags = {"reverse": reverse, "inclusive": inclusive, "large": large}
-    return kernels.generate_tiles(op, dtype, out_dtype, **flags)
+def _tiles_kernel(
+    op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool, variant: kernels.TileVariant
+) -> KernelSource:
+    return kernels.generate_tiles(op, dtype, out_dtype, reverse=reverse, inclusive=inclusive, variant=variant)
 
 
 @functools.lru_cache(maxsize=512)
-def _column_tiles(
+def _column_tiles_kernel(
     op: str, dtype: str, out_dtype: str, reverse: bool, inclusive: bool, columns: int, few: bool
-) -> kernels.Tiles:
+) -> KernelSource:
     flags = {"reverse": reverse, "inclusive": inclusive, "few": few}
     return kernels.generate_column_tiles(op, dtype, out_dtype, columns=columns, **flags)
-
-
-def _emit_tiles(
-    b: Builder, i: int, tiles: kernels.Tiles, dims: Sequence[Sym], operand: Operand, output: Operand
-) -> None:
-    """A scan by many blocks for each row, after the clearing of the words by which they tell one another."""
-    env = {f"d{k}": dim for k, dim in enumerate(dims)}
-    words = b.size(tiles.words, env)
-    slots = Operand(b.new([words], "uint64"), (1,))
-    b.kernel(tiles.clear, [words], [], [slots], label=f"{b.label((i,))} (clear)")
-    b.kernel(tiles.scan, dims, [operand], [output, slots], covers=(i,))
 
 
 def _emit_columns(b: Builder, i: int) -> bool:
@@ -75,10 +63,10 @@ def _emit_columns(b: Builder, i: int) -> bool:
     what = (node.name, view.dtype, b.dtype(i), reverse, inclusive)
     if variant in ("tiles", "tiles_of_few_columns"):
         columns = b.table.choose(kernels.tile_columns, view.dtype, of=(inner,))
-        tiles = _column_tiles(*what, columns, variant == "tiles_of_few_columns")
-        _emit_tiles(b, i, tiles, dims, source, out)
+        kernel = _column_tiles_kernel(*what, columns, variant == "tiles_of_few_columns")
     else:
-        b.kernel(_columns_kernel(*what, variant), dims, [source], [out], covers=(i,))
+        kernel = _columns_kernel(*what, variant)
+    b.kernel(kernel, dims, [source], [out], covers=(i,))
     return True
 
 
@@ -94,8 +82,8 @@ def _scan(b: Builder, i: int) -> None:
     out = Operand(result_rows(b, i, (axis,)), (source.n, 1))
     dims = [source.rows, source.n]
     what = (node.name, dtype, b.dtype(i), reverse, inclusive)
-    if variant in ("tiles", "large_tiles"):
-        tiles = _tiles(*what, variant == "large_tiles")
-        _emit_tiles(b, i, tiles, dims, source.operand, out)
+    if variant in kernels.TILE_VARIANTS:
+        kernel = _tiles_kernel(*what, variant)
     else:
-        b.kernel(_kernel(*what, variant), dims, [source.operand], [out], covers=(i,))
+        kernel = _kernel(*what, variant)
+    b.kernel(kernel, dims, [source.operand], [out], covers=(i,))

@@ -60,6 +60,7 @@ Plan::Plan(PlanSpec spec) : spec_(std::move(spec)) {
     block_words_ = spec_.nodes.empty() ? 0 : spec_.nodes.back().end;
     registers_.resize(spec_.n_registers());
     bases_.resize(spec_.buffers.size());
+    kept_.resize(spec_.buffers.size());
     arena_offsets_.resize(spec_.buffers.size());
 }
 
@@ -98,6 +99,20 @@ void Plan::evaluate_registers(const std::int64_t* sizes) {
     evaluated_ = true;
 }
 
+// Kept memory of so many bytes at least. Where it is too small, there is more of it, and zeros, so that it is seldom
+// made again for sizes that grow step by step.
+CUdeviceptr Plan::keep(Kept& kept, std::size_t nbytes) {
+    if (!kept.memory || nbytes > kept.capacity) {
+        std::size_t capacity = kept.memory ? std::max(nbytes, 2 * kept.capacity) : nbytes;
+        BufferRef memory(allocate(capacity));
+        std::vector<std::byte> zeros(capacity);
+        copy_to_device(memory.address(), zeros.data(), capacity);
+        kept.memory = std::move(memory);
+        kept.capacity = capacity;
+    }
+    return kept.memory.address();
+}
+
 void Plan::compute_signature(const LaunchRequest& request) {
     signature_.clear();
     signature_.push_back(tf32());
@@ -119,13 +134,6 @@ void Plan::launch(LaunchRequest& request) {
     sweep();
     evaluate_registers(request.sizes);
     ++counters.evaluations;
-    if (!constants_uploaded_) {
-        for (const std::string& bytes : spec_.constants) {
-            constants_.emplace_back(allocate(bytes.size()));
-            if (!bytes.empty()) copy_to_device(constants_.back().address(), bytes.data(), bytes.size());
-        }
-        constants_uploaded_ = true;
-    }
 
     // Outputs before the arena: growing the arena must not take memory that an output was to reuse.
     std::vector<BufferRef> fresh(spec_.buffers.size());
@@ -142,8 +150,8 @@ void Plan::launch(LaunchRequest& request) {
                 fresh[i] = BufferRef(allocate(byte_count(registers_[buffer.index])));
                 bases_[i] = fresh[i].address();
                 break;
-            case BufferSpec::Kind::constant:
-                bases_[i] = constants_[buffer.index].address();
+            case BufferSpec::Kind::kept:
+                bases_[i] = keep(kept_[i], byte_count(registers_[buffer.index]));
                 break;
             case BufferSpec::Kind::arena:
                 break;
@@ -190,10 +198,8 @@ void Plan::launch(LaunchRequest& request) {
         if (buffer.kind == BufferSpec::Kind::leaf) {
             binding.buffer = request.leaves[buffer.index];
             binding.offset += request.leaf_offsets[buffer.index];
-        } else if (buffer.kind == BufferSpec::Kind::output) {
-            binding.buffer = fresh[output.place.buffer].get();
         } else {
-            binding.buffer = constants_[buffer.index].get();
+            binding.buffer = fresh[output.place.buffer].get();
         }
         retain(binding.buffer);
         for (std::size_t d = 0; d < output.strides.size(); ++d) binding.strides[d] = registers_[output.strides[d]];

@@ -32,8 +32,8 @@ struct SizeStep {
 };
 
 struct BufferSpec {
-    enum class Kind : std::uint8_t { leaf, arena, output, constant } kind;
-    std::uint32_t index;  // leaf index, size register, or index of the constant
+    enum class Kind : std::uint8_t { leaf, arena, output, kept } kind;
+    std::uint32_t index;  // leaf index, or size register
     // Of the arena's: the output in whose memory it lies where it fits there, or kNone.
     std::uint32_t output = kNone;
 };
@@ -96,7 +96,6 @@ struct PlanSpec {
     std::size_t n_sizes = 0, n_scalars = 0;
     std::vector<SizeStep> program;
     std::vector<BufferSpec> buffers;
-    std::vector<std::string> constants;
     std::vector<PlanNode> nodes;
     std::vector<std::uint32_t> order;  // of the nodes, producers first
     std::vector<OutputSpec> outputs;
@@ -171,6 +170,12 @@ class Plan {
         explicit operator bool() const { return n_writers > 0; }
     };
 
+    // What launches leave for the next.
+    struct Kept {
+        BufferRef memory;
+        std::size_t capacity = 0;
+    };
+
     // A node as an executable of its own, for measuring.
     struct Single {
         GraphExec exec;
@@ -190,6 +195,7 @@ class Plan {
     bool patch(Executable& executable);
     bool has_same_calls(const PlanNode& node, const Executable& executable) const;
     void note_patched(std::span<const std::uint32_t> nodes);
+    CUdeviceptr keep(Kept& kept, std::size_t nbytes);
     void promote();
     Words argument_words(const Words& block) const;
     void add_writers(Template& target, const Words& arguments) const;
@@ -203,8 +209,7 @@ class Plan {
 
     PlanSpec spec_;
     std::vector<PyObject*> callbacks_;
-    std::vector<BufferRef> constants_;
-    bool constants_uploaded_ = false;
+    std::vector<Kept> kept_;  // by buffer; of others nothing
     std::size_t block_words_ = 0;
 
     bool evaluated_ = false;

@@ -50,10 +50,8 @@ class Parser {
                 if (nb::len(entry) > 2) spec_.buffers.back().output = nb::cast<std::uint32_t>(entry[2]);
             } else if (name == "output") {
                 spec_.buffers.push_back({Kind::output, reg(entry[1])});
-            } else if (name == "constant") {
-                auto bytes = nb::cast<nb::bytes>(entry[1]);
-                spec_.buffers.push_back({Kind::constant, static_cast<std::uint32_t>(spec_.constants.size())});
-                spec_.constants.emplace_back(bytes.c_str(), bytes.size());
+            } else if (name == "kept") {
+                spec_.buffers.push_back({Kind::kept, reg(entry[1])});
             } else {
                 throw std::invalid_argument("Plan: no kind of buffer is called " + name);
             }
@@ -102,8 +100,10 @@ class Parser {
         for (nb::handle entry : list) {
             OutputSpec output;
             output.place = {index(entry[0], spec_.buffers.size(), "buffer"), reg(entry[1])};
-            if (spec_.buffers[output.place.buffer].kind == BufferSpec::Kind::arena)
-                throw std::invalid_argument("Plan: an output in the arena would be overwritten by the next plan");
+            BufferSpec::Kind kind = spec_.buffers[output.place.buffer].kind;
+            if (kind == BufferSpec::Kind::arena || kind == BufferSpec::Kind::kept)
+                throw std::invalid_argument(
+                    "Plan: an output in the arena or in kept memory would be overwritten by the next launch");
             for (nb::handle stride : entry[2]) output.strides.push_back(reg(stride));
             if (output.strides.size() > kMaxRank) throw std::invalid_argument("Plan: an output of more than 12 dims");
             spec_.outputs.push_back(std::move(output));

@@ -89,7 +89,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of a plan. `kind`: leaf, donated (a leaf that is overwritten), arena, output, constant, value."""
+    """Memory of a plan. `kind`: leaf, donated (a leaf that is overwritten), arena, output, kept, value."""
 
     name: str
     kind: str

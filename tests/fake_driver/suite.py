@@ -375,15 +375,35 @@ def test_a_plan_of_views_launches_nothing_and_shares_the_leaf():
     assert view.offset == 12
 
 
-def test_two_outputs_of_one_buffer_and_constants():
+def test_two_outputs_of_one_buffer():
     program = [("const", 1, 0), ("const", 0, 0), ("const", 8, 0), ("const", 2, 0)]
-    constant = np.array([10, 20], np.float32).tobytes()
-    buffers = [("constant", constant), ("output", 3)]
     nodes = [kernel(ADD, [("ptr", 1, 2), ("ptr", 0, 2), ("ptr", 0, 2), ("i64", 4)])]
-    plan = _runtime.Plan(1, 0, program, buffers, nodes, [], [(1, 2, [1]), (1, 2, [1])])
-    first, second = launch(plan, [1], n_outputs=2)
+    plan = _runtime.Plan(1, 0, program, [("leaf", 0), ("output", 3)], nodes, [], [(1, 2, [1]), (1, 2, [1])])
+    first, second = launch(plan, [1], leaves=[upload(np.array([10, 20], np.float32))], n_outputs=2)
     assert first.address == second.address and first.pointer.contents.refs == 2
     np.testing.assert_array_equal(first.numpy(), [20, 40])
+
+
+def test_kept_memory_is_as_the_last_launch_left_it():
+    program = [("const", 1, 0), ("const", 0, 0), ("const", 4, 0), ("mul", 0, 3)]
+    buffers = [("leaf", 0), ("kept", 4), ("output", 4)]
+    nodes = [
+        kernel(ADD, [("ptr", 1, 2), ("ptr", 1, 2), ("ptr", 0, 2), ("i64", 0)]),
+        kernel(ADD, [("ptr", 2, 2), ("ptr", 1, 2), ("ptr", 0, 2), ("i64", 0)]),
+    ]
+    plan = _runtime.Plan(1, 0, program, buffers, nodes, [(0, 1)], [(2, 2, [1])])
+
+    def sums(*values):
+        (out,) = launch(plan, [len(values)], leaves=[upload(np.array(values, np.float32))])
+        return list(out.numpy())
+
+    assert sums(1, 2) == [2, 4]
+    assert sums(10, 20) == [21, 42]
+    assert sums(100) == [211]  # there is room
+    assert sums(1, 2, 3) == [2, 4, 6]  # there is more of it, and zeros
+    assert sums(1, 2, 3, 4) == [3, 6, 9, 8]  # and more than was asked for
+    with pytest.raises(ValueError, match="kept memory"):
+        _runtime.Plan(1, 0, program, buffers, [], [], [(1, 2, [1])])
 
 
 def matmul_plan(dtype="float32", trans_a=0, trans_b=0, with_c=False, copies=1):

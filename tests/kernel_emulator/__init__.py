@@ -80,6 +80,7 @@ def run(
     misalign: int = 0,
     initial: Mapping[int, np.ndarray] | None = None,
     out_strides: Mapping[int, Sequence[int]] | None = None,
+    kept: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Launch a kernel once.
 
@@ -93,6 +94,8 @@ def run(
         misalign: elements by which outputs are off a 16-byte boundary.
         initial: what outputs hold before, by index: for those that are updated.
         out_strides: strides in elements of outputs along the loop dims, by index: of those whose dims are others.
+        kept: bytes, as many as the memory that the kernel keeps has, or more: what a launch before left there, and
+            then what this one does. Zeros, if there was none before.
 
     A read beyond the 16 bytes that hold an operand's last element, if it is contiguous, ends the process.
 
@@ -107,6 +110,7 @@ def run(
         results[j][...] = before
     keep: list[Any] = []
     counters: list[np.ndarray] = []
+    left: list[np.ndarray] = []
 
     def value_of(param: tuple[Any, ...]) -> Any:
         match param:
@@ -130,6 +134,11 @@ def run(
             case ("counters", n):
                 counters.append(np.zeros(n, np.uint32))
                 return np.uint64(counters[-1].ctypes.data)
+            case ("kept", size):
+                n = evaluate_size(size, values)
+                guarded.append(_Guarded((n,), np.uint8, 0, np.zeros(n, np.uint8) if kept is None else kept[:n]))
+                left.append(guarded[-1].array)
+                return np.uint64(left[-1].ctypes.data)
         raise AssertionError(f"unknown parameter {param}")
 
     arguments = [np.asarray(value_of(p)) for p in kernel.params]
@@ -141,6 +150,9 @@ def run(
         g.check(kernel)
     for c in counters:
         assert not c.any(), f"{kernel.name} leaves a counter set"
+    if kept is not None:
+        (of_kernel,) = left
+        kept[: len(of_kernel)] = of_kernel
     return [r.copy() for r in results]
 
 
@@ -252,6 +264,7 @@ def launch(kernel: KernelSource, grid: Sequence[int], arguments: Sequence[np.nda
     """Launch a kernel once; `arguments` hold the bytes of its parameters, pointers as addresses."""
     build([kernel])
     pointers = (ctypes.c_void_p * len(arguments))(*(a.ctypes.data for a in arguments))
-    dims = [(ctypes.c_uint * 3)(*n) for n in (grid, kernel.launch.block)]
+    sizes = [*grid, kernel.launch.in_order], kernel.launch.block
+    dims = [(ctypes.c_uint * len(n))(*n) for n in sizes]
     status = getattr(_libraries[kernel.name], f"run_{kernel.name}")(*dims, pointers)
     assert status == 0, f"{kernel.name}: threads wait for one another for ever"

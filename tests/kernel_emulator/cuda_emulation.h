@@ -247,8 +247,9 @@ int launch(void (*kernel)(Args...), const unsigned* grid, const unsigned* block,
     blockDim = {block[0], block[1], block[2]};
     const u_int64_t blocks = u_int64_t(grid[0]) * grid[1] * grid[2];
     for (u_int64_t k = 0; k < blocks; ++k) {
-        // From both ends, since blocks come in no order. The last one first: the first ones of a scan wait for others.
-        const u_int64_t b = k % 2 ? k / 2 : blocks - 1 - k / 2;
+        // From both ends, unless the kernel says that it relies on the order in which blocks begin. The last one first:
+        // the first ones of a scan wait for others.
+        const u_int64_t b = grid[3] ? k : k % 2 ? k / 2 : blocks - 1 - k / 2;
         blockIdx = {unsigned(b % grid[0]), unsigned(b / grid[0] % grid[1]), unsigned(b / grid[0] / grid[1])};
         if (!run_block(unsigned(k))) return 1;
     }
