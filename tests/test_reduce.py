@@ -213,8 +213,8 @@ def test_scans_are_numpys(name):
 LARGE_SCANS = {"warps": ((9000, 800), 1), "blocks": ((1100, 1601), 1), "larger blocks": ((3, 5000), 1)}
 LARGE_SCANS |= {"tiles": ((2, 40_001), 1), "threads down": ((3, 300_000), 0), "blocks down": ((700, 200), 0)}
 LARGE_SCANS |= {"tiles down": ((5000, 200), 0), "few tiles down": ((5000, 72), 0), "narrow tiles down": ((9000, 6), 0)}
-LARGE_SCANS |= {"groups of tiles": ((1, 3_000_000), 1), "groups of large tiles": ((1, 9_000_000), 1)}
-LARGE_SCANS |= {"groups of the largest tiles": ((1, 17_000_000), 1), "rows in turns": ((11, 1_000_000), 1)}
+LARGE_SCANS |= {"groups of tiles": ((1, 3_000_000), 1), "large tiles": ((17, 1_000_000), 1)}
+LARGE_SCANS |= {"largest tiles": ((1, 9_000_000), 1), "largest tiles of 16 bits": ((1, 17_000_000), 1)}
 LARGE_SCANS |= {"groups of tiles down": ((40_000, 150), 0), "groups of few tiles down": ((100_000, 32), 0)}
 
 

@@ -158,6 +158,8 @@ def generate_tiles(
     >>> evaluate_size(kernel.launch.grid[0], {"d0": 1, "d1": 1_500_000})  # tiles of 4096 elements, and a block more
     368
     """
+    if variant not in TILE_VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}")
     element, first = _check(op, dtype, out_dtype)
     shape = _row_shape(op, dtype, element, variant)
     tile, group = shape.threads * shape.packs * _width(dtype), shape.threads

@@ -3,7 +3,7 @@
 // A block publishes the total of its tile, and adds up those before it. Not all of them: tiles are in groups, the state
 // up to the end of a group is published, too, and of the groups before only that of the last one is read. What is added
 // to what depends on sizes alone, never on who is first. A block waits for blocks that took their tickets before it, so
-// they run.
+// they run; scan_tiles_of_columns says what it relies on instead.
 #pragma once
 #include "scan.cuh"
 
@@ -134,8 +134,8 @@ DEVICE State await_state(const u64* slot, u32 launch) {
     return state[0];
 }
 
-// Scans tile number `first` and, until there are none, those whose numbers the block takes; `before` numbers are before
-// those of tiles. A block has two tiles at a time: it publishes the total of the next one before it waits for the tiles
+// By a block that has taken number `first`, and takes others until there are no more tiles; the first `before` numbers
+// are no tiles'. It has two tiles at a time: it publishes the total of the next one before it waits for the tiles
 // before the first, so that few wait, and loads are always on their way.
 template <class Tiles>
 DEVICE void scan_two_at_a_time(const Tiles& all, const Tickets& tickets, u32 first, u32 before) {
